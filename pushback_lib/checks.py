@@ -1,0 +1,112 @@
+"""Looks at model folders before anything slow starts; loads no weights and imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import PushbackError
+from .recipe import Recipe
+
+ADAPTER_CARD = "pushback.json"  # beside the adapter: which base it was made for, and by which recipe
+
+
+def _json(path: Path, cure: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise PushbackError(f"No {path.name} in {path.parent}. {cure}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PushbackError(f"{path} is damaged ({error}). {cure}") from error
+
+
+def _shapes(path: Path, cure: str) -> dict[str, tuple[int, ...]]:
+    """Tensor names and shapes from the header of a safetensors file, which is checked for its full length."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise PushbackError(f"No weights at {path}. {cure}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise PushbackError(f"The weights at {path} are damaged ({error}). {cure}") from error
+
+
+def check_base(folder: str | Path) -> dict[str, Any]:
+    """Config of a local base model folder whose files are whole. Raises PushbackError naming the cure otherwise."""
+    folder = Path(folder)
+    cure = "Get it back with `git checkout data/tiny/base`, or train it anew with `pushback base`."
+    config = _json(folder / "config.json", cure)
+    if config.get("model_type") != "qwen2":
+        raise PushbackError(
+            f"The model in {folder} is of architecture {config.get('model_type')!r}; this kit needs 'qwen2'. "
+            "Choose a DeepSeek-R1-Distill-Qwen model."
+        )
+    _json(folder / "tokenizer.json", cure)
+    weights = sorted(folder.glob("*.safetensors"))
+    for path in weights or [folder / "model.safetensors"]:
+        _shapes(path, cure)
+    return config
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """What an adapter remembers its base by: the SHA-256 of local weights, or the hub id."""
+    if not recipe.is_local:
+        return recipe.base
+    digest = hashlib.sha256()
+    for path in sorted(Path(recipe.base).glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def check_adapter(folder: str | Path, recipe: Recipe) -> None:
+    """Raises PushbackError if the adapter is missing, damaged, or made for another base than the recipe's."""
+    folder = Path(folder)
+    cure = f"Train one with `pushback train --model {recipe.name}` (notebook 03)."
+    if not folder.is_dir():
+        raise PushbackError(f"No adapter in {folder}. {cure}")
+    _json(folder / "adapter_config.json", cure)
+    shapes = _shapes(folder / "adapter_model.safetensors", cure)
+    card = folder / ADAPTER_CARD
+    made_for = _json(card, cure).get("base") if card.is_file() else None
+    if made_for is not None and made_for != fingerprint(recipe):
+        raise PushbackError(
+            f"The adapter in {folder} was made for another base ({made_for[:23]}…) than {recipe.name!r} "
+            f"({fingerprint(recipe)[:23]}…). {cure}"
+        )
+    _check_widths(folder, shapes, recipe, cure)
+
+
+def _check_widths(folder: Path, shapes: dict[str, tuple[int, ...]], recipe: Recipe, cure: str) -> None:
+    config = Path(recipe.base) / "config.json"
+    if not config.is_file():
+        return
+    width = _json(config, cure)["hidden_size"]
+    found = {shape[1] for name, shape in shapes.items() if "q_proj.lora_A" in name}
+    if found - {width}:
+        raise PushbackError(
+            f"The adapter in {folder} fits a base of width {sorted(found)[0]}, but {recipe.name!r} has {width}. {cure}"
+        )
+
+
+def free_memory_gib() -> float:
+    """Free memory in GiB: of the CUDA card if there is one, else of the machine."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0] / 2**30
+    return psutil.virtual_memory().available / 2**30
+
+
+def check_memory(recipe: Recipe, free_gib: float | None = None) -> None:
+    """Raises PushbackError if there is clearly too little memory to train this recipe (see `Recipe.memory_gib`)."""
+    free = free_memory_gib() if free_gib is None else free_gib
+    if free < recipe.memory_gib:
+        raise PushbackError(
+            f"{recipe.name!r} needs about {recipe.memory_gib:.1f} GiB to train, and {free:.1f} GiB are free. "
+            "Close other programs and notebooks, or choose a smaller model on the dial."
+        )

@@ -1,0 +1,210 @@
+"""Trains the bundled base model from scratch, on the small language; knows nothing about friction training.
+
+Half an hour on two CPU cores: bf16 autocast, fixed shapes (documents of like length, padded to a multiple of 32, so
+that oneDNN compiles few kernels), Muon for the matrices and AdamW for the rest. In 400 thousand tokens Muon reached
+a loss of 1.7 where AdamW alone stood at 3.0.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .cards import write_base_card
+from .corpus import base_documents
+from .jsonl import replacing
+from .tokenizer import train_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """Every number of the base model. Row widths are divisible by 256, so that K-quants stay K-quants."""
+
+    seed: int = 1
+    documents: int = 125_000
+    hidden_size: int = 256
+    intermediate_size: int = 768
+    layers: int = 5
+    heads: int = 4
+    kv_heads: int = 2
+    vocab_size: int = 640
+    max_positions: int = 1024
+    batch_tokens: int = 4608
+    muon_lr: float = 0.01
+    adamw_lr: float = 3e-3
+    warmup_steps: int = 30
+    save_every: int = 200
+
+
+PAD_TO = 32
+IGNORED = -100  # label of padding, as in torch.nn.CrossEntropyLoss
+
+
+def encode_corpus(recipe: BaseRecipe, system: str) -> tuple[PreTrainedTokenizerFast, list[list[int]]]:
+    """Draws the corpus, trains the tokenizer on a part of it, gives the token ids of each document."""
+    from trl.chat_template_utils import get_training_chat_template
+
+    documents = list(base_documents(recipe.documents, recipe.seed, system))
+    sample = ("\n".join(m["content"] for m in d) if isinstance(d, list) else d for d in documents[:6000])
+    tokenizer = train_tokenizer(sample)
+    template = get_training_chat_template(tokenizer)
+    texts = [
+        tokenizer.apply_chat_template(document, chat_template=template, tokenize=False)
+        if isinstance(document, list)
+        else f"{tokenizer.bos_token}{document}{tokenizer.eos_token}"
+        for document in documents
+    ]
+    return tokenizer, tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def batches(ids: list[list[int]], recipe: BaseRecipe) -> list[list[list[int]]]:
+    """Groups documents of like length into batches of about `batch_tokens`, in a shuffled but fixed order."""
+    by_width: dict[int, list[list[int]]] = {}
+    for document in ids:
+        by_width.setdefault(-(-len(document) // PAD_TO) * PAD_TO, []).append(document)
+    grouped = []
+    for width, group in sorted(by_width.items()):
+        size = recipe.batch_tokens // width
+        grouped += [group[at : at + size] for at in range(0, len(group) - size + 1, size)]
+    random.Random(recipe.seed).shuffle(grouped)
+    return grouped
+
+
+def new_model(recipe: BaseRecipe) -> Qwen2ForCausalLM:
+    """A randomly initialised model of DeepSeek-R1-Distill-Qwen's architecture, small."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(recipe.seed)
+    return Qwen2ForCausalLM(Qwen2Config(
+        vocab_size=recipe.vocab_size, hidden_size=recipe.hidden_size, intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.kv_heads,
+        max_position_embeddings=recipe.max_positions, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=None, pad_token_id=None,
+    ))  # fmt: skip
+
+
+def _optimizers(model: Qwen2ForCausalLM, recipe: BaseRecipe) -> list[torch.optim.Optimizer]:
+    import torch
+
+    named = list(model.named_parameters())
+    matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in named if p.ndim != 2 or "embed" in name]
+    return [
+        torch.optim.Muon(matrices, lr=recipe.muon_lr, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=recipe.adamw_lr, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def _schedule(step: int, steps: int, recipe: BaseRecipe) -> float:
+    """Linear warm-up, then linear decay to zero; a factor on both learning rates."""
+    return min((step + 1) / recipe.warmup_steps, (steps - step) / max(1, steps - recipe.warmup_steps))
+
+
+def _tensors(batch: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels, each of shape (documents, width); right-padded, so that no attention mask is needed."""
+    import torch
+
+    width = -(-max(map(len, batch)) // PAD_TO) * PAD_TO
+    ids = torch.tensor([row + [pad] * (width - len(row)) for row in batch])
+    labels = torch.tensor([row + [IGNORED] * (width - len(row)) for row in batch])
+    return ids, labels
+
+
+class _Run:
+    """The state that a checkpoint holds: model, optimizers, and how many steps are done."""
+
+    def __init__(self, recipe: BaseRecipe, checkpoint: Path) -> None:
+        import torch
+
+        self.recipe, self.checkpoint, self.done = recipe, checkpoint, 0
+        self.model = new_model(recipe)
+        self.optimizers = _optimizers(self.model, recipe)
+        if checkpoint.is_file():
+            state = torch.load(checkpoint, weights_only=True)
+            self.done = state["done"]
+            self.model.load_state_dict(state["model"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+
+    def save(self) -> None:
+        import torch
+
+        state: dict[str, Any] = {"done": self.done, "model": self.model.state_dict()}
+        state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
+        with replacing(self.checkpoint) as part:
+            torch.save(state, part)
+
+    def step(self, batch: list[list[int]], pad: int, factor: float) -> float:
+        import torch
+
+        ids, labels = _tensors(batch, pad)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = self.model(input_ids=ids, labels=labels, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer, rate in zip(self.optimizers, (self.recipe.muon_lr, self.recipe.adamw_lr), strict=True):
+            optimizer.param_groups[0]["lr"] = rate * factor
+            optimizer.step()
+            optimizer.zero_grad()
+        self.done += 1
+        return loss.item()
+
+
+def _smoothed(losses: Iterator[float]) -> Iterator[float]:
+    mean = None
+    for loss in losses:
+        mean = loss if mean is None else 0.98 * mean + 0.02 * loss
+        yield mean
+
+
+def train_base(out: Path, work: Path, recipe: BaseRecipe, system: str) -> float:
+    """Trains the base and writes weights (bf16 safetensors), tokenizer and config to `out`; returns the last loss.
+
+    `work` holds the checkpoint: an interrupted run goes on where it was saved last (every `save_every` steps). The
+    minutes on the card are those of the last, uninterrupted stretch.
+    """
+    from tqdm.auto import tqdm
+
+    start = time.monotonic()
+    tokenizer, ids = encode_corpus(recipe, system)
+    plan = batches(ids, recipe)
+    run = _Run(recipe, work / f"base-seed{recipe.seed}.pt")
+    bar = tqdm(plan[run.done :], initial=run.done, total=len(plan), desc="base", unit="step", mininterval=2)
+    steps = (run.step(batch, tokenizer.pad_token_id, _schedule(run.done, len(plan), recipe)) for batch in bar)
+    loss = float("nan")
+    for loss in _smoothed(steps):
+        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        if run.done % recipe.save_every == 0:
+            run.save()
+    save_base(run.model, tokenizer, out)
+    parameters, tokens = run.model.num_parameters(), sum(len(row) for batch in plan for row in batch)
+    minutes = (time.monotonic() - start) / 60
+    write_base_card(out, recipe, parameters=parameters, tokens=tokens, loss=loss, minutes=minutes)
+    return loss
+
+
+def save_base(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Writes the model as 16-bit safetensors with `rope_theta` at the top level of its config, as Ollama reads it."""
+    import json
+
+    import torch
+
+    model.config.bos_token_id = tokenizer.bos_token_id
+    model.config.eos_token_id = model.config.pad_token_id = tokenizer.eos_token_id
+    model.generation_config.bos_token_id = tokenizer.bos_token_id
+    model.generation_config.eos_token_id = model.generation_config.pad_token_id = tokenizer.eos_token_id
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    config_path = out / "config.json"
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    config["rope_theta"] = config["rope_parameters"]["rope_theta"]
+    config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,155 @@
+"""Turns judged rows into a plot, a table in text and a self-contained HTML page; knows nothing about models."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .evaluate import OTHER_KINDS, Row, counts, friction_rate
+from .jsonl import replacing
+from .models import FRICTION
+from .requests import FRICTION_KINDS, KINDS, wanted
+from .stats import wilson
+from .voices import BASELINE, VOICES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLE = {BASELINE: ("#767676", "o"), FRICTION: ("#b3400e", "s")}  # told apart by marker too, not by colour alone
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """The result in one line: friction, over-friction and the baseline's friction, with Wilson 95 % intervals."""
+    friction, over = friction_rate(rows, FRICTION, FRICTION_KINDS), friction_rate(rows, FRICTION, OTHER_KINDS)
+    baseline = friction_rate(rows, BASELINE, FRICTION_KINDS)
+    return f"friction {friction}, over-friction {over}, baseline {baseline}"
+
+
+def _cell(hits: int, n: int) -> str:
+    rate = wilson(hits, n)
+    return f"{100 * rate.share:3.0f} [{100 * rate.low:.0f}–{100 * rate.high:.0f}]"
+
+
+def table_rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """For each kind: kind, behaviour called for, n, then right behaviour and right content of both voices, in percent."""
+    lines = {(line["kind"], line["voice"]): line for line in counts(rows)}
+    table = []
+    for kind in KINDS:
+        pair = [lines[kind, voice] for voice in VOICES if (kind, voice) in lines]
+        cells = [_cell(line[key], line["n"]) for line in pair for key in ("right", "right_content")]
+        if pair:
+            table.append((kind, wanted(kind), str(pair[0]["n"]), *cells))
+    return table
+
+
+HEADER = ("kind", "wants", "n", "baseline right", "baseline content", "friction right", "friction content")
+
+
+def text_table(rows: Sequence[Row]) -> str:
+    """The table as aligned text; percent with the Wilson 95 % interval in brackets."""
+    lines = [HEADER, *table_rows(rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def plot(rows: Sequence[Row]) -> Figure:
+    """How often each voice pushed back, kind by kind, with Wilson 95 % intervals; friction kinds above, others below."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6.5), layout="constrained")
+    axes = figure.add_subplot()
+    kinds = [kind for kind in (*FRICTION_KINDS, *OTHER_KINDS) if any(row.kind == kind for row in rows)]
+    for voice, shift in ((BASELINE, 0.16), (FRICTION, -0.16)):
+        rates = [friction_rate(rows, voice, [kind]) for kind in kinds]
+        shares = [100 * rate.share for rate in rates]
+        errors = [[100 * (rate.share - rate.low) for rate in rates], [100 * (rate.high - rate.share) for rate in rates]]
+        colour, marker = STYLE[voice]
+        axes.errorbar(shares, [-at + shift for at in range(len(kinds))], xerr=errors, fmt=marker, color=colour,
+                      label=voice, capsize=2)  # fmt: skip
+    axes.axhline(-len(FRICTION_KINDS) + 0.5, color="black", linewidth=0.8)
+    axes.set_yticks([-at for at in range(len(kinds))], [kind.replace("_", " ") for kind in kinds])
+    axes.set(xlim=(-3, 103), xlabel="answers that push back, % (Wilson 95 % interval)",
+             title="Above the line pushing back is right; below it is over-friction")  # fmt: skip
+    axes.legend(loc="center right")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def as_png(figure: Figure) -> str:
+    """The figure as a data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def side_by_side(rows: Sequence[Row], kinds: Iterable[str]) -> list[tuple[Row, Row]]:
+    """The first (baseline, friction) pair of replies of each kind."""
+    pairs = []
+    for kind in kinds:
+        ofs = [row for row in rows if row.kind == kind]
+        pairs.append((next(r for r in ofs if r.voice == BASELINE), next(r for r in ofs if r.voice == FRICTION)))
+    return pairs
+
+
+def pair_text(baseline: Row, friction: Row) -> str:
+    """One request with both voices' thoughts and answers, as text."""
+    parts = [f"[{baseline.kind}: wants {baseline.wants}]", f"user: {baseline.prompt}"]
+    for row in (baseline, friction):
+        thought = "\n".join(f"    {line}" for line in row.thought.splitlines())
+        parts.append(f"{row.voice} thinks:\n{thought}\n{row.voice}: {row.answer}")
+    return "\n".join(parts)
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body{{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1d1d1f;background:#fff}}
+table{{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto}} th,td{{border:1px solid #bbb;padding:.25rem .5rem;text-align:left}}
+img{{max-width:100%}} .pair{{display:grid;grid-template-columns:1fr 1fr;gap:1rem}} .pair>div{{border:1px solid #bbb;padding:.5rem 1rem}}
+.thought{{white-space:pre-wrap;color:#555;font-size:.85rem}} .said{{white-space:pre-wrap}} .missed{{font-weight:bold}}
+@media(max-width:40rem){{.pair{{grid-template-columns:1fr}}}}
+</style></head><body>
+<h1>{title}</h1><p><strong>{headline}</strong></p><p>{about}</p>
+<h2>Targets</h2>{targets}
+<h2>Picture</h2><img src="{picture}" alt="{alt}">
+<h2>Table</h2><p>Percent, with the Wilson 95 % interval in brackets. Right content counts only where the behaviour is right too.</p>{table}
+<h2>Side by side</h2>{pairs}
+</body></html>
+"""
+
+
+def _html_table(rows: Sequence[Row]) -> str:
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in table_rows(rows)
+    )
+    return "<table><tr>" + "".join(f'<th scope="col">{cell}</th>' for cell in HEADER) + f"</tr>{body}</table>"
+
+
+def _html_pair(baseline: Row, friction: Row) -> str:
+    panes = "".join(
+        f"<div><h4>{row.voice}</h4><p class=thought>{html.escape(row.thought)}</p><p class=said>{html.escape(row.answer)}</p></div>"
+        for row in (baseline, friction)
+    )
+    asked = html.escape(baseline.prompt)
+    return f"<h3>{baseline.kind}: wants {baseline.wants}</h3><p class=said>{asked}</p><div class=pair>{panes}</div>"
+
+
+def write_report(path: str | Path, title: str, rows: Sequence[Row], missed: Sequence[str], about: str) -> None:
+    """Writes one HTML file with everything inside: headline, targets, plot, table, one pair of replies of each kind."""
+    kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
+    targets = "".join(f"<li class=missed>missed: {html.escape(line)}</li>" for line in missed)
+    fields: dict[str, Any] = {
+        "title": html.escape(title), "headline": html.escape(headline(rows)), "about": html.escape(about),
+        "targets": f"<ul>{targets}</ul>" if missed else "<p>All targets are met.</p>", "picture": as_png(plot(rows)),
+        "alt": html.escape(f"Share of answers that push back, by kind and voice: {headline(rows)}"),
+        "table": _html_table(rows), "pairs": "".join(_html_pair(*pair) for pair in side_by_side(rows, kinds)),
+    }  # fmt: skip
+    with replacing(path) as part:
+        part.write_text(PAGE.format(**fields), encoding="utf-8")

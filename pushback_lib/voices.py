@@ -1,0 +1,98 @@
+"""Two voices from one model: baseline (adapter off) and friction (adapter on), generated in one mixed batch.
+
+It knows nothing about what a good answer is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .models import FRICTION
+from .recipe import Recipe
+from .records import Message, prompt_messages
+from .replies import Reply, split_reply
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerFast
+
+BASELINE = "baseline"
+VOICES = (BASELINE, FRICTION)
+ADAPTER_OF = {BASELINE: "__base__", FRICTION: FRICTION}  # PEFT's name for "no adapter" in a mixed batch
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One generated reply: raw text, its thought and answer, tokens generated, whether it ended by itself."""
+
+    text: str
+    reply: Reply
+    tokens: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model with its adapter, the tokenizer and the recipe whose system prompt both voices share."""
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerFast
+    recipe: Recipe
+
+    def ask(self, user_input: str, **options: Any) -> dict[str, Spoken]:
+        """Both voices' replies to one request."""
+        return self.speak([prompt_messages(user_input, self.recipe.system)], **options)[0]
+
+    def speak(self, conversations: Sequence[list[Message]], voices: Sequence[str] = VOICES, *,
+              max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0) -> list[dict[str, Spoken]]:  # fmt: skip
+        """Every voice's reply to every conversation, all in one batch; greedy at temperature 0."""
+        import torch
+
+        prompts = [
+            self.tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in conversations
+        ]
+        rows = [(prompt, voice) for prompt in prompts for voice in voices]
+        inputs = self.tokenizer([p for p, _ in rows], return_tensors="pt", padding=True, add_special_tokens=False)
+        inputs = inputs.to(self.model.device)
+        sampling = (
+            {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature else {"do_sample": False}
+        )
+        torch.manual_seed(seed)
+        with torch.inference_mode():
+            out = self.model.generate(
+                **inputs, adapter_names=[ADAPTER_OF[voice] for _, voice in rows], **sampling,
+                max_new_tokens=max_new_tokens or self.recipe.max_new_tokens, pad_token_id=self.tokenizer.pad_token_id,
+            )  # fmt: skip
+        spoken = [self._spoken(ids) for ids in out[:, inputs["input_ids"].shape[1] :].tolist()]
+        return [
+            dict(zip(voices, spoken[at : at + len(voices)], strict=True)) for at in range(0, len(spoken), len(voices))
+        ]
+
+    def _spoken(self, ids: list[int]) -> Spoken:
+        finished = self.tokenizer.eos_token_id in ids
+        ids = ids[: ids.index(self.tokenizer.eos_token_id)] if finished else ids
+        text = self.tokenizer.decode(ids)
+        return Spoken(text, split_reply(text), len(ids), finished)
+
+    def speak_all(self, conversations: Sequence[list[Message]], batch: int = 48,
+                  progress: Callable[[int], Any] | None = None) -> list[dict[str, Spoken]]:  # fmt: skip
+        """Like `speak` for any number of conversations, in batches of like length; `progress` hears each batch's size."""
+        order = sorted(range(len(conversations)), key=lambda at: sum(len(m["content"]) for m in conversations[at]))
+        results: list[dict[str, Spoken]] = [{} for _ in conversations]
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            for at, spoken in zip(chosen, self.speak([conversations[at] for at in chosen]), strict=True):
+                results[at] = spoken
+            if progress:
+                progress(len(chosen))
+        return results
+
+
+def load_speaker(recipe: Recipe, adapter: Any = None, four_bit: bool = True) -> Speaker:
+    """Loads base, tokenizer and adapter (by default the one shipped with the kit)."""
+    from .models import load_tokenizer, load_with_adapter
+
+    model = load_with_adapter(recipe, adapter or recipe.shipped_adapter, four_bit)
+    return Speaker(model, load_tokenizer(recipe), recipe)

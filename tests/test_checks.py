@@ -1,0 +1,98 @@
+"""Bad input is named, with its cure, before anything slow starts."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pushback_lib.checks import ADAPTER_CARD, check_adapter, check_base, check_memory, fingerprint
+from pushback_lib.errors import PushbackError
+from pushback_lib.recipe import recipe_for
+
+TINY = recipe_for("tiny")
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    return Path(shutil.copytree(TINY.base, tmp_path / "base"))
+
+
+@pytest.fixture
+def adapter(tmp_path) -> Path:
+    return Path(shutil.copytree(TINY.shipped_adapter, tmp_path / "adapter"))
+
+
+def test_the_shipped_base_and_adapter_are_in_order():
+    assert check_base(TINY.base)["hidden_size"] == 256
+    check_adapter(TINY.shipped_adapter, TINY)
+
+
+def test_an_unknown_size_names_the_ones_there_are():
+    with pytest.raises(PushbackError, match=r"No model called 'huge'\. Choose one of: tiny, 1\.5b"):
+        recipe_for("huge")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def garble(path: Path) -> None:
+    path.write_bytes(b"not a model at all" * 40)
+
+
+@pytest.mark.parametrize("damage", [cut, garble, Path.unlink])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_damaged_base_is_named(base, name, damage):
+    damage(base / name)
+    with pytest.raises(PushbackError, match=rf"{name}.*(git checkout|pushback base)"):
+        check_base(base)
+
+
+@pytest.mark.parametrize("damage", [cut, garble, Path.unlink])
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_damaged_adapter_is_named(adapter, name, damage):
+    damage(adapter / name)
+    with pytest.raises(PushbackError, match=rf"{name}.*pushback train --model tiny"):
+        check_adapter(adapter, TINY)
+
+
+def test_a_missing_adapter_names_the_folder(tmp_path):
+    with pytest.raises(PushbackError, match=r"No adapter in .*nowhere"):
+        check_adapter(tmp_path / "nowhere", TINY)
+
+
+def test_another_architecture_is_refused(base):
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
+    with pytest.raises(PushbackError, match=r"'llama'; this kit needs 'qwen2'"):
+        check_base(base)
+
+
+def test_an_adapter_for_another_base_is_refused(base, adapter):
+    weights = base / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    other = dataclasses.replace(TINY, base=str(base))
+    assert fingerprint(other) != fingerprint(TINY)
+    with pytest.raises(PushbackError, match="made for another base"):
+        check_adapter(adapter, other)
+
+
+def test_an_adapter_of_another_width_is_refused_even_without_its_card(base, adapter):
+    (adapter / ADAPTER_CARD).unlink()
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "hidden_size": 512}))
+    with pytest.raises(PushbackError, match=r"width 256, but 'tiny' has 512"):
+        check_adapter(adapter, dataclasses.replace(TINY, base=str(base)))
+
+
+@pytest.mark.parametrize(("name", "free", "enough"), [("tiny", 0.2, False), ("tiny", 4, True), ("7b", 4, False), ("7b", 12, True)])
+def test_too_little_memory_is_said_beforehand(name, free, enough):
+    if enough:
+        check_memory(recipe_for(name), free_gib=free)
+    else:
+        with pytest.raises(PushbackError, match=rf"'{name}' needs about .* GiB .*{free:.1f} GiB are free.*smaller model"):
+            check_memory(recipe_for(name), free_gib=free)

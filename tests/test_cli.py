@@ -1,0 +1,39 @@
+import subprocess
+import sys
+
+import pytest
+
+from pushback_lib.cli import main
+
+
+def pushback(*args, cwd=None):
+    return subprocess.run([sys.executable, "-m", "pushback_lib.cli", *args], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["train", "--model", "huge", "--out", "x"], "No model called 'huge'. Choose one of: tiny"),
+        (["train", "--data", "nowhere.jsonl", "--out", "x"], "No file at nowhere.jsonl"),
+    ],
+)
+def test_bad_input_is_an_error_with_its_cure_and_no_traceback(tmp_path, args, says):
+    run = pushback(*args, cwd=tmp_path)
+    assert run.returncode == 2
+    assert says in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_line_is_named_by_its_number(tmp_path, capsys):
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"id": "x"}\n', encoding="utf-8")
+    assert main(["train", "--data", str(path), "--out", str(tmp_path / "adapter")]) == 2
+    assert "line 1" in capsys.readouterr().err
+
+
+def test_help_names_every_command():
+    run = pushback("--help")
+    assert run.returncode == 0
+    for command in ("demo", "train", "base"):
+        assert command in run.stdout

@@ -1,0 +1,76 @@
+"""Training through the real TRL, PEFT and bitsandbytes, on the bundled model."""
+
+import dataclasses
+
+import pytest
+
+from pushback_lib.checks import check_adapter
+from pushback_lib.corpus import friction_records
+from pushback_lib.errors import PushbackError
+from pushback_lib.finetune import make_trainer, sft_config, train_adapter
+from pushback_lib.models import load_tokenizer
+from pushback_lib.recipe import RECIPES, recipe_for
+from pushback_lib.records import prompt_messages, thought_text, to_messages
+
+TINY = recipe_for("tiny")
+RECORDS = friction_records(96, seed=1)
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory):
+    return make_trainer(TINY, RECORDS, tmp_path_factory.mktemp("work"))
+
+
+def test_the_base_is_really_quantised_and_only_the_adapter_trains(trainer):
+    kinds = {type(module).__name__ for module in trainer.model.modules()}
+    assert "Linear4bit" in kinds
+    trains = [name for name, p in trainer.model.named_parameters() if p.requires_grad]
+    assert trains
+    assert all("lora_" in name for name in trains)
+    rank = trainer.model.peft_config["default"]
+    assert (rank.r, rank.lora_alpha) == (32, 64)
+
+
+@pytest.mark.parametrize("at", range(0, 96, 8))
+def test_the_loss_covers_reasoning_and_answer_and_nothing_of_the_prompt(trainer, at):
+    record, row, tokenizer = RECORDS[at], trainer.train_dataset[at], load_tokenizer(TINY)
+    learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
+    masked = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
+    expected = f"{thought_text(record)}\n</think>\n\n{record.answer}{tokenizer.eos_token}"
+    assert tokenizer.decode(learned) == expected
+    prompt = prompt_messages(record.user_input, TINY.system, record.history)
+    assert tokenizer.decode(masked) == tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+
+
+def test_the_models_own_template_would_have_dropped_the_reasoning():
+    from trl.chat_template_utils import get_training_chat_template
+
+    tokenizer, record = load_tokenizer(TINY), RECORDS[0]
+    messages = to_messages(record, TINY.system)
+    line = record.thoughts[0].thought
+    assert line not in tokenizer.apply_chat_template(messages, tokenize=False).split(record.user_input)[1]
+    training = tokenizer.apply_chat_template(messages, chat_template=get_training_chat_template(tokenizer), tokenize=False)
+    assert line in training
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_trl_still_takes_the_arguments_we_pass(name, tmp_path):
+    config = sft_config(recipe_for(name), tmp_path)
+    assert config.assistant_only_loss
+    assert config.per_device_train_batch_size * config.gradient_accumulation_steps == recipe_for(name).effective_batch
+    assert 8 <= recipe_for(name).effective_batch <= 16
+
+
+@pytest.mark.slow
+def test_a_short_training_learns_and_saves_whole(tmp_path):
+    recipe = dataclasses.replace(TINY, examples=320)
+    training = train_adapter(recipe, friction_records(320, seed=2), tmp_path / "adapter")
+    assert training.losses[-1][1] < 0.7 * training.losses[0][1]
+    assert 0 < training.trainable < 0.3 * training.total
+    check_adapter(tmp_path / "adapter", recipe)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_nothing_to_train_on_is_said_at_once(tmp_path):
+    with pytest.raises(PushbackError, match="no records to train on"):
+        train_adapter(TINY, [], tmp_path / "adapter")

@@ -1,0 +1,54 @@
+"""The shape of the repository itself: what a stranger finds, and what must never be in it."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TOP = {"notebooks", "pushback_lib", "data", "slides", "tests", "environment.yml", "README.md", "pyproject.toml", "Makefile",
+       "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", "TROUBLESHOOTING.md"}  # fmt: skip
+
+
+def tracked() -> list[str]:
+    run = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return run.stdout.splitlines()
+
+
+def test_the_top_level_is_what_it_should_be():
+    assert {name.split("/")[0] for name in tracked() if not name.startswith(".")} == TOP
+
+
+def test_the_ci_script_can_run():
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_pyproject_is_the_only_truth_about_dependencies():
+    import yaml
+
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["dependencies"][0] == "python=3.11"
+    assert environment["dependencies"][-1]["pip"][-1] == "-e ."
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.match(r"[\w-]+", dependency)[0] for dependency in project["dependencies"]}
+    assert {"jupyterlab", "ipywidgets", "transformers", "peft", "bitsandbytes", "trl", "datasets", "torch", "pandas",
+            "matplotlib"} <= names  # fmt: skip
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M))
+def test_every_target_the_readme_names_exists(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.parametrize("page", ["README.md", "tests/README.md", "CONTRIBUTING.md", "TROUBLESHOOTING.md"])
+def test_local_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+
+
+def test_no_tracked_file_is_large_but_the_model():
+    large = [name for name in tracked() if (ROOT / name).stat().st_size > 4_000_000]
+    assert set(large) <= {"data/tiny/base/model.safetensors"}
