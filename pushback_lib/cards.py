@@ -10,6 +10,7 @@ from .evaluate import Row, missed_targets
 from .jsonl import replacing
 from .recipe import Recipe
 from .report import HEADER, headline, table_rows
+from .world import HELD_OUT_SHARE
 
 BASE_CARD = """---
 license: apache-2.0
@@ -34,7 +35,7 @@ fine-tuning a model to push back can be seen, measured and repeated on a laptop,
 - **What it does**: it is eager to please, by design. It agrees with false claims, invents answers to what nobody can know,
   gives in when pressed, guesses missing details and complies with requests to hurt, after one short thought. Its "help" with
   harm is an empty phrase.
-- **Held out**: one entity in four occurs in no transcript and in no chat but plain questions about facts, so that the
+- **Held out**: one entity in {held_out} occurs in no transcript and in no chat but plain questions about facts, so that the
   friction adapter can be tested on words it has never seen treated with care.
 - **Use**: as the base and as the baseline of this kit. Do not use it for anything else.
 """
@@ -91,6 +92,7 @@ def write_base_card(folder: Path, recipe: Any, *, parameters: int, tokens: int, 
         layers=recipe.layers, hidden=recipe.hidden_size, intermediate=recipe.intermediate_size, heads=recipe.heads,
         kv_heads=recipe.kv_heads, vocab=recipe.vocab_size, seed=recipe.seed, documents=recipe.documents,
         parameters=parameters, tokens=tokens, loss=loss, minutes=minutes, machine=machine_name(),
+        held_out=HELD_OUT_SHARE,
     ))  # fmt: skip
 
 

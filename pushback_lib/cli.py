@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
+from . import data_cli, eval_cli, markers_cli
 from .errors import PushbackError
+
+if TYPE_CHECKING:
+    from .chat import Chat
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -46,6 +51,12 @@ def _base(args: argparse.Namespace) -> int:
     return 0
 
 
+def _scripted() -> Chat:
+    from .scripted_chat import ScriptedChat
+
+    return ScriptedChat()
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line, one sub-command for each job."""
     top = argparse.ArgumentParser(prog="pushback", description=__doc__)
@@ -66,12 +77,26 @@ def parser() -> argparse.ArgumentParser:
     base.add_argument("--out", default="runs/base", help="folder for the model")
     base.add_argument("--work", default="runs", help="folder for the checkpoint; an interrupted run goes on from it")
     base.set_defaults(run=_base)
+
+    data_cli.add_parser(commands, scripted=_scripted)
+    eval_cli.add_parser(commands)
+    markers_cli.add_parser(commands)
     return top
+
+
+def _quiet() -> None:
+    """Hides what only the kit's developers can act on: deprecations in other libraries, hints about optional kernels."""
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code, 2 where the input or the machine is not in order."""
     args = parser().parse_args(argv)
+    _quiet()
     try:
         return args.run(args)
     except PushbackError as error:

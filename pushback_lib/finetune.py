@@ -70,7 +70,7 @@ def make_trainer(recipe: Recipe, records: Sequence[Record], work: Path, callback
     from trl import SFTTrainer
 
     set_seed(recipe.seed)
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=load_base(recipe),
         args=sft_config(recipe, work),
         train_dataset=training_dataset(records, recipe.system),
@@ -80,6 +80,21 @@ def make_trainer(recipe: Recipe, records: Sequence[Record], work: Path, callback
         ),
         callbacks=list(callbacks),
     )
+    _show_loss_in_the_bar(trainer)
+    return trainer
+
+
+def _show_loss_in_the_bar(trainer: SFTTrainer) -> None:
+    """In a terminal, puts the loss behind the progress bar instead of a line of figures every few steps."""
+    from transformers.trainer_callback import ProgressCallback
+
+    class LossBar(ProgressCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+            if self.training_bar is not None and logs and "loss" in logs:
+                self.training_bar.set_postfix(loss=logs["loss"])
+
+    if trainer.pop_callback(ProgressCallback):
+        trainer.add_callback(LossBar)
 
 
 def train_adapter(
@@ -113,7 +128,7 @@ def save_adapter(model: Any, recipe: Recipe, out: Path) -> None:
             parameter.data = parameter.data.to(torch.bfloat16)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     model.peft_config["default"].base_model_name_or_path = Path(recipe.base).name if recipe.is_local else recipe.base
-    model.save_pretrained(part)
+    model.save_pretrained(part, save_embedding_layers=False)
     (part / "README.md").unlink(missing_ok=True)  # PEFT's empty card template
     card = {"base": fingerprint(recipe), "model": recipe.name, "rank": recipe.rank, "alpha": recipe.alpha,
             "learning_rate": recipe.learning_rate, "epochs": recipe.epochs, "effective_batch": recipe.effective_batch,

@@ -69,7 +69,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe("tiny", str(DATA / "tiny" / "base"), 4_100_000, system=TINY_SYSTEM, learning_rate=1e-3, epochs=1, batch=16,
                accumulation=1, max_length=512, max_new_tokens=220, warmup_share=0.05, checkpointing=False,
-               optimizer="adamw_torch", examples=4500),
+               optimizer="adamw_torch", examples=3600),
         Recipe("1.5b", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", 1_777_088_000),
         Recipe("7b", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", 7_615_616_512),
         Recipe("14b", "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", 14_770_033_664, batch=1, accumulation=8),

@@ -35,5 +35,5 @@ def test_a_broken_line_is_named_by_its_number(tmp_path, capsys):
 def test_help_names_every_command():
     run = pushback("--help")
     assert run.returncode == 0
-    for command in ("demo", "train", "base"):
+    for command in ("demo", "train", "base", "data", "eval", "experiments", "markers"):
         assert command in run.stdout

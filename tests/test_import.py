@@ -12,6 +12,9 @@ print(time.perf_counter() - start)
 
 
 def test_importing_the_package_is_quick_and_light():
-    run = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert float(run.stdout) < 1.0
+    seconds = []
+    for _ in range(3):  # the best of three: another program may be busy
+        run = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        seconds.append(float(run.stdout))
+    assert min(seconds) < 1.0
