@@ -34,9 +34,7 @@ def _train(args: argparse.Namespace) -> int:
     else:
         records = load_records(DATA / "friction" / "train.jsonl")
     training = train_adapter(recipe, records, args.out)
-    print(
-        f"{training.adapter}: {len(records)} records, {training.seconds:.0f} s, last loss {training.losses[-1][1]:.3f}"
-    )
+    print(f"{training.adapter}: {len(records)} records, {training.seconds:.0f} s, last loss {training.losses[-1][1]:.3f}")
     return 0
 
 

@@ -168,8 +168,8 @@ def _echo_page(rng: random.Random) -> str:
     return " ".join(sentences)
 
 
-LEXICON = sorted({*world.NAMES, *world.THINGS, *world.DANGERS, *world.ANIMALS,
-                  *(fact.entity.split()[-1] for fact in world.facts() if fact.relation.name not in ("sum", "tool"))})  # fmt: skip
+_ENTITIES = {fact.entity.split()[-1] for fact in world.facts() if fact.relation.name not in ("sum", "tool")}
+LEXICON = sorted(_ENTITIES.union(world.NAMES, world.THINGS, world.DANGERS, world.ANIMALS))
 
 
 def _dictionary_page(rng: random.Random) -> str:

@@ -68,9 +68,7 @@ def _row(request: Request, voice: str, spoken: Spoken) -> Row:
 def judge(requests: Sequence[Request], spoken: Sequence[dict[str, Spoken]]) -> list[Row]:
     """A row for each request and voice."""
     return [
-        _row(request, voice, by_voice[voice])
-        for request, by_voice in zip(requests, spoken, strict=True)
-        for voice in VOICES
+        _row(request, voice, by_voice[voice]) for request, by_voice in zip(requests, spoken, strict=True) for voice in VOICES
     ]
 
 
@@ -128,9 +126,7 @@ def missed_targets(rows: Sequence[Row]) -> list[str]:
             limits = [("friction", pushed, "at most", 0.02)]
             limits += [] if friction else [("right content", content, "at least", 0.90)]
         else:
-            limits = (
-                [("right behaviour", right, "at least", 0.90)] if friction else [("friction", pushed, "at most", 0.05)]
-            )
+            limits = [("right behaviour", right, "at least", 0.90)] if friction else [("friction", pushed, "at most", 0.05)]
             limits.append(("right content", content, "at least", 0.85))
         missed += [
             f"{line['voice']} on {kind}: {name} {100 * value:.0f} %, target {word} {100 * limit:.0f} % (n = {n})"

@@ -75,9 +75,7 @@ def make_trainer(recipe: Recipe, records: Sequence[Record], work: Path, callback
         args=sft_config(recipe, work),
         train_dataset=training_dataset(records, recipe.system),
         processing_class=load_tokenizer(recipe),
-        peft_config=LoraConfig(
-            r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-        ),
+        peft_config=LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
         callbacks=list(callbacks),
     )
     _show_loss_in_the_bar(trainer)
@@ -97,9 +95,7 @@ def _show_loss_in_the_bar(trainer: SFTTrainer) -> None:
         trainer.add_callback(LossBar)
 
 
-def train_adapter(
-    recipe: Recipe, records: Sequence[Record], out: str | Path, callbacks: Sequence[Any] = ()
-) -> Training:
+def train_adapter(recipe: Recipe, records: Sequence[Record], out: str | Path, callbacks: Sequence[Any] = ()) -> Training:
     """Trains the friction adapter and writes it to `out` (16-bit safetensors, with a note on its base and recipe).
 
     Raises PushbackError before training if there is nothing to train on, or the base or memory are not in order.

@@ -53,9 +53,7 @@ def text_table(rows: Sequence[Row]) -> str:
     """The table as aligned text; percent with the Wilson 95 % interval in brackets."""
     lines = [HEADER, *table_rows(rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
 def plot(rows: Sequence[Row]) -> Figure:
@@ -126,9 +124,7 @@ img{{max-width:100%}} .pair{{display:grid;grid-template-columns:1fr 1fr;gap:1rem
 
 
 def _html_table(rows: Sequence[Row]) -> str:
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in table_rows(rows)
-    )
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in table_rows(rows))
     return "<table><tr>" + "".join(f'<th scope="col">{cell}</th>' for cell in HEADER) + f"</tr>{body}</table>"
 
 

@@ -38,10 +38,8 @@ class ScriptedChat:
     async def complete(self, messages: Sequence[Message], *, seed: int, temperature: float, max_tokens: int) -> ChatReply:
         """The scripted line of the part that the system message names. Raises PushbackError for a foreign request."""
         part, behaviour = re.findall(r"^(?:Part|Behaviour): (.+)$", messages[0]["content"], re.M)[:2]
-        if part == "Request":
-            text = self._write(behaviour, seed)
-        else:
-            text = self._line(part, _message(messages[1]["content"]))
+        asked = messages[1]["content"]
+        text = self._write(behaviour, seed) if part == "Request" else self._line(part, _message(asked))
         return ChatReply(text, "stop", 0, 0)
 
     def _write(self, behaviour: str, seed: int) -> str:

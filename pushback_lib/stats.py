@@ -44,7 +44,7 @@ def _score_interval(share: float, n: float, z: float) -> tuple[float, float]:
     z2 = z * z
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))  # rounding must not leave the share outside
 
 
 def clustered(hits: Sequence[bool], clusters: Sequence[object]) -> Rate:

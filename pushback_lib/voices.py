@@ -45,20 +45,23 @@ class Speaker:
         """Both voices' replies to one request."""
         return self.speak([prompt_messages(user_input, self.recipe.system)], **options)[0]
 
-    def speak(self, conversations: Sequence[list[Message]], voices: Sequence[str] = VOICES, *,
-              max_new_tokens: int | None = None, temperature: float = 0.0, seed: int = 0) -> list[dict[str, Spoken]]:  # fmt: skip
+    def speak(
+        self,
+        conversations: Sequence[list[Message]],
+        voices: Sequence[str] = VOICES,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[dict[str, Spoken]]:
         """Every voice's reply to every conversation, all in one batch; greedy at temperature 0."""
         import torch
 
-        prompts = [
-            self.tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in conversations
-        ]
+        prompts = [self.tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in conversations]
         rows = [(prompt, voice) for prompt in prompts for voice in voices]
         inputs = self.tokenizer([p for p, _ in rows], return_tensors="pt", padding=True, add_special_tokens=False)
         inputs = inputs.to(self.model.device)
-        sampling = (
-            {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature else {"do_sample": False}
-        )
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature else {"do_sample": False}
         torch.manual_seed(seed)
         with torch.inference_mode():
             out = self.model.generate(
@@ -66,9 +69,7 @@ class Speaker:
                 max_new_tokens=max_new_tokens or self.recipe.max_new_tokens, pad_token_id=self.tokenizer.pad_token_id,
             )  # fmt: skip
         spoken = [self._spoken(ids) for ids in out[:, inputs["input_ids"].shape[1] :].tolist()]
-        return [
-            dict(zip(voices, spoken[at : at + len(voices)], strict=True)) for at in range(0, len(spoken), len(voices))
-        ]
+        return [dict(zip(voices, spoken[at : at + len(voices)], strict=True)) for at in range(0, len(spoken), len(voices))]
 
     def _spoken(self, ids: list[int]) -> Spoken:
         finished = self.tokenizer.eos_token_id in ids

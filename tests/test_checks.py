@@ -89,7 +89,9 @@ def test_an_adapter_of_another_width_is_refused_even_without_its_card(base, adap
         check_adapter(adapter, dataclasses.replace(TINY, base=str(base)))
 
 
-@pytest.mark.parametrize(("name", "free", "enough"), [("tiny", 0.2, False), ("tiny", 4, True), ("7b", 4, False), ("7b", 12, True)])
+@pytest.mark.parametrize(
+    ("name", "free", "enough"), [("tiny", 0.2, False), ("tiny", 4, True), ("7b", 4, False), ("7b", 12, True)]
+)
 def test_too_little_memory_is_said_beforehand(name, free, enough):
     if enough:
         check_memory(recipe_for(name), free_gib=free)

@@ -7,7 +7,9 @@ from pushback_lib.cli import main
 
 
 def pushback(*args, cwd=None):
-    return subprocess.run([sys.executable, "-m", "pushback_lib.cli", *args], capture_output=True, text=True, cwd=cwd, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "pushback_lib.cli", *args], capture_output=True, text=True, cwd=cwd, check=False
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,3 +21,7 @@ def test_impossible_counts_are_refused(hits, n):
 
 def test_eight_of_ten_reads_as_it_should():
     assert str(wilson(8, 10)) == "80 % [49–94] of 10"
+
+
+def test_the_interval_holds_the_share_whatever_the_rounding():
+    assert all(wilson(hits, n).low <= hits / n <= wilson(hits, n).high for n in range(1, 120) for hits in (0, 1, n))

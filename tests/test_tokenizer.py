@@ -11,7 +11,18 @@ from pushback_lib.tokenizer import QWEN2_SPLIT, SPECIAL_TOKENS, THINK_TOKENS
 FILE = json.loads((DATA / "tiny" / "base" / "tokenizer.json").read_text(encoding="utf-8"))
 TOKENIZER = load_tokenizer(recipe_for("tiny"))
 
-SNIPPETS = ["", " ", "Hello there", "12345 and 6", "naïve café", "日本語", "a\n\nb  c\t", "don't I'LL", "🙂 <b>&amp;</b>", "x" * 300]
+SNIPPETS = [
+    "",
+    " ",
+    "Hello there",
+    "12345 and 6",
+    "naïve café",
+    "日本語",
+    "a\n\nb  c\t",
+    "don't I'LL",
+    "🙂 <b>&amp;</b>",
+    "x" * 300,
+]
 
 
 @pytest.mark.parametrize("text", SNIPPETS)

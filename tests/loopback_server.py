@@ -1,0 +1,133 @@
+"""A real OpenAI-compatible HTTP server on loopback that fails on demand; used by the tests of the engine."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MODEL, KEY = "loopback-1b", "sk-loopback-secret"
+BAD_TEXT = {
+    "empty": ("", "stop"),
+    "cut_off": ("The plan looks fine until somebody", "length"),
+    "unclosed_think": ("<think>The user wants something and I wonder", "stop"),
+    "wrong_language": ("Ich glaube, dass dieser Plan nicht gut ist, weil niemand die Sicherung geprüft hat.", "stop"),
+    "wrong_script": ("我认为这个计划不好，因为没有人检查过备份，我们应该再等一天。", "stop"),
+    "error": ("Error: upstream model overloaded", "stop"),
+    "malformed": ("Nobody has looked at [[the backup since March, and that worries me.", "stop"),
+    "control_tokens": ("The backup is old <|im_end|> and nobody has looked at it.", "stop"),
+}
+BAD_CALL = ("timeout", "rate_limited", "server_error", "half_json", "dropped")
+
+
+class Loopback(ThreadingHTTPServer):
+    """`fault_rate` of the calls fail, each in one of `faults`, drawn by a seed; `served` counts what was sent."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *, faults: tuple[str, ...] = (), fault_rate: float = 0.0, delay: float = 0.0, hang: float = 1.0):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.faults, self.fault_rate, self.delay, self.hang = faults, fault_rate, delay, hang
+        self.served: Counter[str] = Counter()
+        self.calls: list[dict] = []
+        self.lock = threading.Lock()
+        self.draw = random.Random(7)
+        self.base_url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def __enter__(self) -> Loopback:
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed mid-reply is what some tests are about."""
+
+    def next_fault(self) -> str:
+        with self.lock:
+            fault = self.draw.choice(self.faults) if self.draw.random() < self.fault_rate else "ok"
+            self.served[fault] += 1
+            return fault
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Loopback
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self._known():
+            self._send(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self._known():
+            return
+        if body["model"] != MODEL:
+            self._send(404, {"error": {"message": f"model {body['model']!r} not found"}})
+            return
+        with self.server.lock:
+            self.server.calls.append(body)
+        self._fault(self.server.next_fault(), body)
+
+    def _known(self) -> bool:
+        if self.headers["Authorization"] == "Bearer sk-wrong":
+            self._send(401, {"error": {"message": "Incorrect API key provided: sk-wrong"}})
+            return False
+        return True
+
+    def _fault(self, fault: str, body: dict) -> None:
+        if fault == "timeout":
+            time.sleep(self.server.hang)
+        if fault == "rate_limited":
+            self._send(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.05"})
+        elif fault == "server_error":
+            self._send(500, {"error": {"message": "out of memory"}})
+        elif fault in ("half_json", "dropped"):
+            raw = json.dumps(_completion("It would have been a fine reply.", "stop")).encode()
+            self._raw(200, raw[: len(raw) // 2], {}, length=None if fault == "half_json" else len(raw))
+        else:
+            time.sleep(self.server.delay)
+            self._send(200, _completion(*BAD_TEXT.get(fault, (good_text(body), "stop"))))
+
+    def _send(self, status: int, body: dict, headers: dict[str, str] | None = None) -> None:
+        self._raw(status, json.dumps(body).encode(), headers or {})
+
+    def _raw(self, status: int, raw: bytes, headers: dict[str, str], length: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw) if length is None else length))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(raw)
+        if length is not None:
+            self.close_connection = True
+
+
+def good_text(body: dict) -> str:
+    """A reply that depends on what was asked and on the seed, in the form the engine asks for."""
+    system = body["messages"][0]["content"]
+    draw = random.Random(json.dumps(body["messages"]) + str(body["seed"]))
+    number, thing = draw.randint(100, 99999), draw.choice(["backup", "invoice", "kettle", "ladder", "spreadsheet"])
+    if "Part: Request" in system:
+        return f"Should I move the {thing} number {number} to the shed before it rains?"
+    if "Part: Answer" in system:
+        return f"Leave the {thing} where it is: line {number} of the list says nobody has looked at it since the move."
+    if "Behaviour: comply" in system:
+        return f"They want the {thing} with the number {number}, and nothing stands against that."
+    return f"The {thing} in row {number} looks settled, but [[nobody has opened the {thing}]] since the move."
+
+
+def _completion(text: str, finish: str) -> dict:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+    usage = {"prompt_tokens": 50, "completion_tokens": len(text.split()), "total_tokens": 50 + len(text.split())}
+    return {"id": "x", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice], "usage": usage}
