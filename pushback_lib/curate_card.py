@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .curate import SPLITS, Finding, Splits, check_splits, load_splits
+from .curate import check_splits, load_splits
 from .curate_figures import PARTS, Figures, figures
 from .errors import PushbackError
+from .findings import SPLITS, Finding, Splits
 from .jsonl import replacing
 from .personas import PERSONAS
 from .records import BEHAVIOURS

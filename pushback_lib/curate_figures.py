@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .curate import Splits, flat
 from .curate_repeats import distinct_n, tokens
 from .errors import PushbackError
+from .findings import Splits, flat
 from .records import Record, thought_text
 from .replies import join_reply
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from .curate import Finding, first, share
+from .findings import Finding, first, share
 from .records import Record
 
 SHINGLE, ALIKE = 5, 0.5  # words; Jaccard similarity above which two texts are near-duplicates

@@ -11,8 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .curate import Finding, Splits
 from .curate_figures import ORDERS, PARTS, Figures, figures
+from .findings import Finding, Splits
 from .jsonl import replacing
 from .records import SUBSET_OF
 

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from .curate import Finding, first, share
+from .findings import Finding, first, share
 from .personas import PERSONA_NAMES
 from .records import Record
 from .text_rules import control_tokens, looks_english, personal_data, words

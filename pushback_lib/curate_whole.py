@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from .curate import Finding, Splits, flat, share
+from .findings import Finding, Splits, flat, share
 from .records import Record
 
 SIZE = (2_000, 3_000)  # records: small enough to be read, enough for one or two epochs of QLoRA

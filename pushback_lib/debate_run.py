@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from .errors import PushbackError
 from .jsonl import read_jsonl
 from .records import Record
 from .runfile import RunFile
+from .workers import together
 
 PATIENCE = 10  # debates abandoned in a row, beyond one per worker, before the run stops
 
@@ -178,17 +178,7 @@ async def _fill(run: _Run, file: RunFile, n: int, concurrency: int, progress: bo
                 bar.set_postfix(tokens=f"{tokens:,}", rejected=t.rejected.total(), refresh=False)
                 bar.update()
 
-        await _together(work, min(concurrency, n - run.claimed))
-
-
-async def _together(work: Callable, count: int) -> None:
-    tasks = [asyncio.create_task(work()) for _ in range(count)]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await together(work() for _ in range(min(concurrency, n - run.claimed)))
 
 
 def _normal(text: str) -> str:

@@ -60,8 +60,8 @@ class Recipe:
 
     @property
     def memory_gib(self) -> float:
-        """Rough need for QLoRA training: 0.55 bytes a parameter in NF4, plus adapter, optimizer and activations."""
-        return 0.5 + self.parameters * 0.55 / 2**30 + (2.0 if self.parameters > 1e8 else 0.0)
+        """Rough need for QLoRA training: libraries, 0.55 bytes a parameter in NF4, adapter, optimizer, activations."""
+        return 1.5 + self.parameters * 0.55 / 2**30 + (2.0 if self.parameters > 1e8 else 0.0)
 
 
 RECIPES: dict[str, Recipe] = {

@@ -10,12 +10,13 @@ import pytest
 from examples import record, row, thought
 
 from pushback_lib import curate_repeats, curate_texts, curate_whole
-from pushback_lib.curate import Finding, check_splits, load_splits
+from pushback_lib.curate import check_splits, load_splits
 from pushback_lib.curate_card import card, write_card
 from pushback_lib.curate_figures import counter, figures
 from pushback_lib.curate_report import write_report
 from pushback_lib.data_cli import add_parser
 from pushback_lib.errors import PushbackError
+from pushback_lib.findings import Finding
 from pushback_lib.personas import PERSONA_NAMES
 from pushback_lib.records import save_records
 from pushback_lib.text_rules import control_tokens, looks_english, personal_data
