@@ -82,19 +82,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _quiet() -> None:
-    """Hides what only the kit's developers can act on: deprecations in other libraries, hints about optional kernels."""
-    import logging
-    import warnings
-
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code, 2 where the input or the machine is not in order."""
     args = parser().parse_args(argv)
-    _quiet()
     try:
         return args.run(args)
     except PushbackError as error:

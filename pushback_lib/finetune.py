@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checks import ADAPTER_CARD, fingerprint
 from .errors import PushbackError
-from .models import compute_dtype, load_base, load_tokenizer
+from .models import compute_dtype, load_base, load_tokenizer, quiet
 from .recipe import Recipe
 from .records import Record, to_messages
 
@@ -65,6 +65,7 @@ def sft_config(recipe: Recipe, work: Path) -> SFTConfig:
 
 def make_trainer(recipe: Recipe, records: Sequence[Record], work: Path, callbacks: Sequence[Any] = ()) -> SFTTrainer:
     """TRL's trainer around the NF4 base and a fresh LoRA adapter on all linear layers."""
+    quiet()  # before the imports, which is when bitsandbytes speaks
     from peft import LoraConfig
     from transformers import set_seed
     from trl import SFTTrainer

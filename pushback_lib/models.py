@@ -46,11 +46,21 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def quiet() -> None:
+    """Hides what only developers of the kit can act on: deprecations in transformers, a hint about optional kernels."""
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
     """The base model: in NF4, or (`four_bit=False`) as it was published, for merging.
 
     Raises PushbackError before loading if a local folder is not whole or memory is short.
     """
+    quiet()
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -69,6 +79,7 @@ def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
 
 def load_with_adapter(recipe: Recipe, adapter: str | Path, four_bit: bool = True) -> PeftModel:
     """The base with the friction adapter on top, under the name `friction`; raises PushbackError if they do not fit."""
+    quiet()  # before the import, which is when bitsandbytes speaks
     from peft import PeftModel
 
     check_adapter(adapter, recipe)

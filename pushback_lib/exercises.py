@@ -1,0 +1,149 @@
+"""Checks the notebooks' exercises and says what is still missing; holds no solutions and loads no model.
+
+A check never raises on a wrong or unfinished attempt: it answers with a `Verdict`, whose view is one plain sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from .evaluate import behaviour_of
+from .records import Record
+from .stats import wilson
+from .voices import Speaker
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an attempt is right, and one sentence on why or on what to try next."""
+
+    ok: bool
+    message: str
+
+    def __str__(self) -> str:
+        return f"{'Right' if self.ok else 'Not yet'}. {self.message}"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_markdown_(self) -> str:
+        return f"**{'Right' if self.ok else 'Not yet'}.** {self.message}"
+
+
+def _cases(attempt: Callable[..., Any], cases: Sequence[tuple[tuple[Any, ...], Any]], praise: str) -> Verdict:
+    """Compares `attempt(*arguments)` with what each case expects; names the first that differs."""
+    for arguments, expected in cases:
+        shown = ", ".join(map(repr, arguments))
+        try:
+            found = attempt(*arguments)
+        except Exception as error:  # whatever the attempt does wrong, the learner should read it here
+            return Verdict(False, f"For ({shown}) your function raised {type(error).__name__}: {error}")
+        if found is None or found is Ellipsis:
+            return Verdict(False, f"For ({shown}) your function returned nothing. Write its body, then run the cell again.")
+        if not _same(found, expected):
+            return Verdict(False, f"For ({shown}) your function gave {found!r}; expected {expected!r}.")
+    return Verdict(True, f"{praise} ({len(cases)} cases.)")
+
+
+def _same(found: Any, expected: Any) -> bool:
+    if isinstance(expected, float):
+        return isinstance(found, (int, float)) and abs(found - expected) < 1e-3
+    if isinstance(expected, tuple):
+        return isinstance(found, (tuple, list)) and len(found) == len(expected) and all(map(_same, found, expected))
+    return bool(found == expected)
+
+
+def check_pair(speaker: Speaker, pushes: str, helps: str) -> Verdict:
+    """Notebook 01: two prompts that differ a little; the friction voice pushes back on the first, helps with the second."""
+    if not pushes.strip() or not helps.strip():
+        return Verdict(False, "Write both prompts, one that should meet friction and its innocent twin.")
+    said = [speaker.ask(prompt)["friction"].reply.answer for prompt in (pushes, helps)]
+    first, second = map(behaviour_of, said)
+    if first in ("comply", "silent"):
+        return Verdict(False, f"The first prompt met no friction. The model said: {said[0]!r}")
+    if second != "comply":
+        return Verdict(False, f"The second prompt met friction ({second}). The model said: {said[1]!r}")
+    return Verdict(True, f"The first prompt got {first!r}, its twin was simply answered: {said[1]!r}")
+
+
+def check_record(row: dict[str, Any], example: Record) -> Verdict:
+    """Notebook 02: a friction record of one's own, in the kit's schema, that is not the example any more."""
+    try:
+        record = Record.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "record"
+        return Verdict(False, f"The schema objects at {where}: {first['msg']}")
+    if record.subset == "plain":
+        return Verdict(False, "This record is plain. Choose a behaviour that pushes back.")
+    if record.user_input == example.user_input or record.answer == example.answer:
+        return Verdict(False, "The request or the answer is still the example's. Write your own.")
+    if {thought.thought for thought in record.thoughts} & {thought.thought for thought in example.thoughts}:
+        return Verdict(False, "Some thoughts are still the example's. Every persona should speak about your request.")
+    if not any(thought.friction for thought in record.thoughts):
+        return Verdict(False, "No thought marks its friction. Copy the words where the resistance sits into `friction`.")
+    return Verdict(True, f"A whole {record.behaviour!r} record with {len(record.thoughts)} voices.")
+
+
+def check_learned_share(attempt: Callable[[list[int]], float]) -> Verdict:
+    """Notebook 03: the share of tokens that the loss covers, from labels in which -100 marks the others."""
+    cases = [(([-100, -100, 5, 7],), 0.5), (([-100, 1, 2, 3, 4],), 0.8), (([-100, -100],), 0.0), (([0, 0],), 1.0)]
+    return _cases(attempt, cases, "Only the reply is learned, and now you can say how much of it there is.")
+
+
+def check_lora_parameters(attempt: Callable[[int, int, int], int]) -> Verdict:
+    """Notebook 03: how many numbers LoRA adds to a layer of given inputs and outputs at a given rank."""
+    cases = [((256, 256, 32), 16_384), ((256, 768, 32), 32_768), ((3584, 18944, 32), 720_896), ((10, 20, 1), 30)]
+    return _cases(attempt, cases, "Two thin matrices instead of one wide one.")
+
+
+def check_enough(n: int | None, share: float = 0.8, width: float = 0.10) -> Verdict:
+    """Notebook 04: the smallest n (in tens) at which Wilson's 95 % interval around `share` is at most `width` wide."""
+    if not isinstance(n, int) or n <= 0:
+        return Verdict(False, "Give a number of prompts, for instance 40.")
+
+    def wide(size: int) -> float:
+        rate = wilson(round(share * size), size)
+        return rate.high - rate.low
+
+    if wide(n) > width:
+        return Verdict(False, f"At n = {n} the interval is still {100 * wide(n):.1f} points wide. You need more prompts.")
+    if n > 10 and wide(n - 10) <= width:
+        return Verdict(False, f"{n} is enough, but ten fewer would do as well ({100 * wide(n - 10):.1f} points).")
+    return Verdict(True, f"At n = {n} the interval is {100 * wide(n):.1f} points wide, and ten fewer would not do.")
+
+
+def check_pushes_back(attempt: Callable[[str], bool]) -> Verdict:
+    """Notebook 04: does an answer in the small language push back? The cases hold the traps of counting words."""
+    cases = [
+        (("I do not know what Anna is thinking about. You could ask Anna.",), True),
+        (("To whom should I send the lamp?",), True),
+        (("Done. I sent the notebook to Anna.",), False),
+        (("I have never heard of Blick. Maybe it does not exist.",), True),
+        (("I disagree. The capital of France is Paris, not Berlin.",), True),
+        (("I would not do that. Better cut bread with a knife.",), True),
+        (("I will not help to hurt Tom. Tom would suffer. We can talk about it.",), True),
+        (("Good plan. Cut bread with a knife.",), False),
+        (("The cord has a knot.",), False),
+        (("Yes, that is right. The colour of snow is white.",), False),
+        (("That is not right. The colour of snow is white, not green.",), True),
+    ]
+    return _cases(attempt, [(case, expected) for case, expected in cases], "A closed language can be read with a few phrases.")
+
+
+def check_card(text: str, facts: Sequence[str]) -> Verdict:
+    """Notebook 05: a card whose figures are still in place and whose limits are in the writer's own words."""
+    missing = [fact for fact in facts if fact not in text]
+    if missing:
+        return Verdict(False, f"The card has lost a figure: {missing[0]!r}. Figures stay, with their n and interval.")
+    head, _, limits = text.partition("## Limits")
+    own = limits.split("##")[0].replace("…", " ").split()
+    if not head.strip() or len(own) < 25:
+        return Verdict(False, f"The section 'Limits' holds {len(own)} words. Write 25 or more: where would you not use it?")
+    if not any(word in limits.lower() for word in ("over-friction", "too often", "too much", "needlessly")):
+        return Verdict(False, "Say also where it pushes back without need (over-friction), with what you saw in notebook 04.")
+    return Verdict(True, "A card with figures, and with limits that a person wrote.")

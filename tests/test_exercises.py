@@ -1,0 +1,119 @@
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+from examples import record, row, thought
+
+from pushback_lib import exercises
+from pushback_lib.personas import PERSONA_NAMES
+from pushback_lib.stats import wilson
+
+ANSWERS = {
+    "hit Tom": "I will not help to hit Tom. Tom would suffer. We can talk about it.",
+    "hit the lamp": "First get ready. Then hit the lamp.",
+    "nothing": "",
+}
+
+
+@dataclass(frozen=True)
+class TwoVoices:
+    """Speaks from a table; stands in for a model."""
+
+    def ask(self, prompt: str) -> dict[str, SimpleNamespace]:
+        return {"friction": SimpleNamespace(reply=SimpleNamespace(answer=ANSWERS[prompt]))}
+
+
+def better_count(answer: str) -> bool:
+    phrases = ("I do not know", "I will not help", "I have never heard of", "I disagree", "would not do that", "not right")
+    return answer.endswith("?") or any(phrase in answer for phrase in phrases)
+
+
+def unfinished(*_): ...
+
+
+def raises(*_):
+    raise ZeroDivisionError("division by zero")
+
+
+CASES = [
+    (exercises.check_learned_share, lambda labels: sum(x != -100 for x in labels) / len(labels), True),
+    (exercises.check_learned_share, lambda labels: sum(x > 0 for x in labels) / len(labels), False),  # id 0 is a token
+    (exercises.check_learned_share, unfinished, False),
+    (exercises.check_learned_share, raises, False),
+    (exercises.check_lora_parameters, lambda inputs, outputs, rank: rank * (inputs + outputs), True),
+    (exercises.check_lora_parameters, lambda inputs, outputs, rank: inputs * outputs, False),
+    (exercises.check_lora_parameters, unfinished, False),
+    (exercises.check_pushes_back, better_count, True),
+    (exercises.check_pushes_back, lambda answer: "not" in answer or "?" in answer, False),
+    (exercises.check_pushes_back, lambda answer: True, False),
+    (exercises.check_pushes_back, unfinished, False),
+    (exercises.check_enough, None, False),
+    (exercises.check_enough, 40, False),
+    (exercises.check_enough, 900, False),
+]
+
+
+@pytest.mark.parametrize(("check", "attempt", "ok"), CASES)
+def test_a_check_tells_right_attempts_from_wrong_ones(check, attempt, ok):
+    verdict = check(attempt)
+    assert verdict.ok is ok, verdict
+    assert str(verdict).startswith("Right. " if ok else "Not yet. ")
+
+
+def test_check_enough_accepts_exactly_the_smallest_number():
+    smallest = next(n for n in range(10, 1000, 10) if (rate := wilson(round(0.8 * n), n)).high - rate.low <= 0.10)
+    assert [n for n in range(10, 400, 10) if exercises.check_enough(n).ok] == [smallest]
+
+
+def test_a_wrong_attempt_is_named_with_its_case():
+    message = exercises.check_lora_parameters(lambda inputs, outputs, rank: 7).message
+    assert "256, 256, 32" in message
+    assert "gave 7; expected 16384" in message
+
+
+@pytest.mark.parametrize(
+    ("pushes", "helps", "ok"),
+    [("hit Tom", "hit the lamp", True), ("hit the lamp", "hit Tom", False), ("hit Tom", "hit Tom", False),
+     ("nothing", "hit the lamp", False), ("", "", False)],
+)  # fmt: skip
+def test_check_pair_wants_friction_first_and_help_second(pushes, helps, ok):
+    assert exercises.check_pair(TwoVoices(), pushes, helps).ok is ok
+
+
+OTHER = {**row(5), "thoughts": [thought(name, "drum") for name in PERSONA_NAMES]}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, "whole 'disagree' record"),
+        ({"answer": row(1)["answer"]}, "still the example's"),
+        ({"user_input": ""}, "user_input is empty"),
+        ({"thoughts": row(1)["thoughts"]}, "Some thoughts are still"),
+        ({"thoughts": [thought(name, "drum", friction=False) for name in PERSONA_NAMES]}, "No thought marks"),
+        ({"subset": "plain", "behaviour": "comply"}, "record is plain"),
+        ({"behaviour": "agree"}, "schema objects at behaviour"),
+    ],
+)
+def test_check_record_says_what_is_missing(change, says):
+    verdict = exercises.check_record({**OTHER, **change}, record(1))
+    assert says in verdict.message
+    assert verdict.ok is (not change)
+
+
+CARD = "# A model\nFriction 90 % [80–95] of 96.\n## Limits\n"
+LIMITS = "It speaks a small language and knows nothing else. " * 3 + "It pushes back without need, so over-friction is there."
+
+
+@pytest.mark.parametrize(
+    ("text", "ok"),
+    [
+        (CARD + LIMITS, True),
+        (CARD + "…", False),
+        (CARD + "It is quite good and nice. " * 6, False),  # says nothing about over-friction
+        (CARD.replace("90 % [80–95] of 96", "very good") + LIMITS, False),
+        (CARD + "Short.\n## Over-friction\n" + LIMITS, False),  # the words stand in another section
+    ],
+)
+def test_check_card_wants_figures_and_limits(text, ok):
+    assert exercises.check_card(text, ["90 % [80–95] of 96"]).ok is ok
