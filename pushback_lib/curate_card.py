@@ -65,6 +65,7 @@ debate of six personas with its friction moments, and the answer that follows fr
 
 ```python
 from datasets import load_dataset
+
 data = load_dataset("json", data_files={{"train": "data/friction/train.jsonl", "test": "data/friction/test.jsonl"}})
 ```
 

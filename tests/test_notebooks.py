@@ -153,15 +153,17 @@ PROMISES = {
         assert len(Path("runs/nb/transcripts.jsonl").read_text().splitlines()) == 32
     """,
     "02_make_the_data": """
+        from collections import Counter
+        from pathlib import Path
         assert record.behaviour == "disagree" and len(record.thoughts) == 6
         assert micro.num_rows == 60
         assert Counter(r.behaviour for r in ten) == dict.fromkeys(("disagree", "clarify", "doubt", "refuse", "comply"), 2)
         assert len(findings) == 21 and all(f.ok for f in findings), [str(f) for f in findings if not f.ok]
         assert Path("runs/nb/broken.jsonl").is_file()
         assert [f.name for f in spoilt_findings if not f.ok] == ["personal data"]
-        assert named == {mail.id, paste.id, rest[-1].id}, named
+        assert named >= {mail.id, paste.id, rest[-1].id}, named
         assert len(held) == 21 and all(held)
-        assert len(Path("runs/nb/messages.jsonl").read_text(encoding="utf-8").splitlines()) == len(rest) - 1
+        assert len(Path("runs/nb/messages.jsonl").read_text(encoding="utf-8").splitlines()) == len(clean["train"])
         assert again == records and len(again) == 900
         assert 0.5 <= sum(r.behaviour == "comply" for r in records) / 900 <= 0.6
     """,
