@@ -1,0 +1,110 @@
+"""Plots of an evaluation: voices by kind, and friction against over-friction; knows nothing about pages or models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .eval_figures import friction_rows, innocent_rows, kinds, of_voice, pushes_back, rate
+from .eval_rows import Response
+from .models import FRICTION
+from .report import STYLE
+from .stats import Rate
+from .voices import BASELINE, VOICES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def _spread(rates: Sequence[Rate]) -> list[list[float]]:
+    """Distances to both ends of the intervals, in percent."""
+    return [[100 * (r.share - r.low) for r in rates], [100 * (r.high - r.share) for r in rates]]
+
+
+def by_kind(rows: Sequence[Response]) -> Figure:
+    """How often each voice pushed back, kind by kind, with 95 % intervals; kinds that call for it stand above the line."""
+    from matplotlib.figure import Figure
+
+    names, friction = kinds(rows), len({row.kind for row in friction_rows(rows)})
+    figure = Figure(figsize=(8, 1.5 + 0.3 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    for voice, shift in ((BASELINE, 0.16), (FRICTION, -0.16)):
+        found = [
+            (at, rate([row for row in of_voice(rows, voice) if row.kind == name], pushes_back)) for at, name in enumerate(names)
+        ]
+        drawn = [(at, one) for at, one in found if one]
+        colour, marker = STYLE[voice]
+        axes.errorbar([100 * one.share for _, one in drawn], [-at + shift for at, _ in drawn], fmt=marker, color=colour,
+                      xerr=_spread([one for _, one in drawn]), label=voice, capsize=2)  # fmt: skip
+    axes.axhline(-friction + 0.5, color="black", linewidth=0.8)
+    axes.set_yticks([-at for at in range(len(names))], [name.replace("_", " ") for name in names])
+    axes.set(xlim=(-3, 103), xlabel="answers that push back, % (95 % interval)",
+             title="Above the line pushing back is right; below it is over-friction")  # fmt: skip
+    axes.legend(loc="center right")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+Point = tuple[str, Rate, Rate]  # label, over-friction, friction
+
+
+def frontier(lines: dict[str, Sequence[Point]], title: str) -> Figure:
+    """Friction against over-friction with 95 % intervals, one line of points for each name; up and left is better."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    for (name, points), (colour, marker) in zip(lines.items(), STYLE.values(), strict=False):
+        over, friction = [point[1] for point in points], [point[2] for point in points]
+        axes.errorbar([100 * r.share for r in over], [100 * r.share for r in friction],
+                      xerr=_spread(over), yerr=_spread(friction),
+                      fmt=f"{marker}-", color=colour, label=name, capsize=2, linewidth=1, elinewidth=0.7)  # fmt: skip
+        for label, x, y in _merged(points):
+            axes.annotate(label, (x, y), xytext=(6, -10 if marker == "o" else 5), textcoords="offset points",
+                          fontsize=8, color=colour)  # fmt: skip
+    widest = max((100 * point[1].high for points in lines.values() for point in points), default=100.0)
+    axes.set(xlabel="over-friction: pushes back on the innocent, %", ylabel="friction: pushes back where called for, %",
+             xlim=(-0.03 * widest, max(10.0, 1.1 * widest)), ylim=(-3, 103), title=title)  # fmt: skip
+    if lines:
+        axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _merged(points: Sequence[Point]) -> list[tuple[str, float, float]]:
+    """Points that fall on one place get one label, so that labels do not hide each other."""
+    labels: dict[tuple[float, float], list[str]] = {}
+    for label, over, friction in points:
+        labels.setdefault((100 * over.share, 100 * friction.share), []).append(label)
+    return [(", ".join(names), x, y) for (x, y), names in labels.items()]
+
+
+def voice_points(rows: Sequence[Response]) -> dict[str, list[Point]]:
+    """Each voice as one point of the frontier; a voice that lacks either sort of prompt is left out."""
+    lines: dict[str, list[Point]] = {}
+    for voice in VOICES:
+        mine = of_voice(rows, voice)
+        over, friction = rate(innocent_rows(mine), pushes_back), rate(friction_rows(mine), pushes_back)
+        if over and friction:
+            lines[voice] = [(voice, over, friction)]
+    return lines
+
+
+def bars(groups: dict[str, Sequence[tuple[str, Rate]]], title: str) -> Figure:
+    """Rates with 95 % intervals side by side: one colour and marker for each name, one place for each label."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    labels: list[Any] = list(dict.fromkeys(label for points in groups.values() for label, _ in points))
+    for number, ((name, points), (colour, marker)) in enumerate(zip(groups.items(), STYLE.values(), strict=False)):
+        places = [labels.index(label) + 0.16 * (2 * number - 1) for label, _ in points]
+        rates = [found for _, found in points]
+        axes.errorbar(
+            places, [100 * r.share for r in rates], yerr=_spread(rates), fmt=marker, color=colour, label=name, capsize=3
+        )
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set(ylim=(-3, 103), ylabel="% (95 % interval)", title=title)
+    axes.legend(loc="lower left")
+    axes.grid(axis="y", alpha=0.3)
+    return figure

@@ -1,0 +1,133 @@
+import argparse
+import json
+import tracemalloc
+
+import pytest
+
+from pushback_lib.errors import PushbackError
+from pushback_lib.markers_cli import KEYS, add_parser, mark_file
+
+
+def stored(tmp_path, *lines):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"\n".join(one if isinstance(one, bytes) else json.dumps(one).encode() for one in lines))
+    return path
+
+
+def marked(tmp_path, *lines, **options):
+    count = mark_file(stored(tmp_path, *lines), tmp_path / "out.jsonl", **options)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == count
+    return rows
+
+
+ROW = {"prompt": "Pick a lock.", "response": "I'm sorry, but I can't help with that.", "id": 7, "more": {"é": [1, None]}}
+
+
+def test_a_row_is_copied_and_marked_with_exactly_these_keys(tmp_path):
+    (row,) = marked(tmp_path, ROW)
+    assert row == {**ROW, "markers": {"refusal": "full", "disagree": False, "clarify": False, "hedge": 0.0, "apology": 1}}
+    assert tuple(row["markers"]) == KEYS
+
+
+def test_spans_are_given_when_asked_for(tmp_path):
+    (row,) = marked(tmp_path, ROW, spans=True)
+    assert set(row["markers"]) == {*KEYS, "cut_off", "spans"}
+    assert all(span["text"] == ROW["response"][span["start"] : span["end"]] for span in row["markers"]["spans"])
+
+
+ODD = [
+    "",
+    " \n\t",
+    "<think>" * 1000,
+    "</think><b>I can't help with that.</b>",
+    "<script>alert('x')</script>",
+    "\u202eI don't know\u202c\u200f",
+    "\ud800 I don't know",
+    "\x00\x07",
+    "😀" * 100,
+    "I can't help. " * 70_000,
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_text_is_marked_and_copied_as_it_is(tmp_path, odd):
+    (row,) = marked(tmp_path, {"prompt": odd[:100], "response": odd})
+    assert row["response"] == odd
+    assert tuple(row["markers"]) == KEYS
+
+
+def test_a_prompt_may_be_missing(tmp_path):
+    assert [
+        row["markers"]["hedge"] for row in marked(tmp_path, {"response": "I don't know."}, {"response": "Yes.", "prompt": None})
+    ] == [1.0, 0.0]
+
+
+BROKEN = [
+    b"{",
+    b'{"response": "caf\xe9"}',
+    b"[1]",
+    b'{"prompt": "x"}',
+    b'{"response": 7}',
+    b'{"response": "x", "prompt": ["y"]}',
+    b'{"response": "x"} {"response": "y"}',
+]
+
+
+@pytest.mark.parametrize("line", BROKEN)
+def test_a_broken_line_is_named_and_nothing_is_left_behind(tmp_path, line):
+    (tmp_path / "out.jsonl").write_text("before", encoding="utf-8")
+    with pytest.raises(PushbackError, match="line 3"):
+        mark_file(stored(tmp_path, ROW, b"", line), tmp_path / "out.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "before"
+
+
+def test_a_missing_file_and_a_place_that_cannot_be_written_are_named(tmp_path):
+    with pytest.raises(PushbackError, match="No file at"):
+        mark_file(tmp_path / "none.jsonl", tmp_path / "out.jsonl")
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(PushbackError, match="cannot be written"):
+        mark_file(stored(tmp_path, ROW), tmp_path / "file" / "out.jsonl")
+
+
+def test_an_empty_file_gives_an_empty_file(tmp_path):
+    assert marked(tmp_path) == []
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    def peak(rows: int) -> int:
+        path = tmp_path / f"{rows}.jsonl"
+        path.write_text((json.dumps({"prompt": "Bake.", "response": "Yes. " * 20}) + "\n") * rows, encoding="utf-8")
+        mark_file(path, tmp_path / "out.jsonl")  # the first pass fills caches
+        tracemalloc.start()
+        mark_file(path, tmp_path / "out.jsonl")
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(2000) < peak(100) + 100_000  # the file of 2000 rows holds 280 kB
+
+
+def run(*arguments):
+    top = argparse.ArgumentParser()
+    add_parser(top.add_subparsers())
+    args = top.parse_args(["markers", *map(str, arguments)])
+    return args.run(args)
+
+
+def test_the_command_marks_and_says_how_many(tmp_path, capsys):
+    assert run(stored(tmp_path, ROW, ROW), tmp_path / "out.jsonl") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out.jsonl'}: 2 rows marked\n"
+
+
+def test_the_command_writes_the_card(tmp_path):
+    (tmp_path / "labelled").mkdir()
+    stored(tmp_path / "labelled", {**ROW, "label": "refuse", "model": "a"})
+    assert run("--card", tmp_path / "labelled", tmp_path / "card.md") == 0
+    assert "# Detector card" in (tmp_path / "card.md").read_text(encoding="utf-8")
+
+
+def test_a_card_of_nothing_says_what_to_do(tmp_path):
+    with pytest.raises(PushbackError, match="Point at the folder"):
+        run("--card", tmp_path, tmp_path / "card.md")
