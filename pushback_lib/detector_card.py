@@ -26,6 +26,16 @@ KINDS = {
     "clarify": ("clarify", {"clarify"}),
 }
 
+HEAD = """# Detector card
+
+Markers version {version}. Every share is followed by its Wilson 95 % interval.
+
+Labels are human; the data sets are named in the headings: SGD dialogue acts (clarify), FalseQA (disagree), perceived
+confidence (hedge), XSTest completions (refusal). The rules were developed with these rows in view, so expect lower figures
+elsewhere. On this kit's own answers, which push back in many words of their own, the markers find far less: notebook 04
+counts how much less. Where that matters, add a judge: `pushback eval --judge-model NAME`.
+"""
+
 
 @dataclass(frozen=True)
 class Share:
@@ -161,7 +171,7 @@ def write_card(labelled: Path, card: Path) -> str:
     files = sorted(Path(labelled).glob("*.jsonl"))
     if not files:
         raise FileNotFoundError(f"No *.jsonl in {labelled}. Point at the folder with the labelled rows.")
-    parts = [f"# Detector card\n\nMarkers version {MARKERS_VERSION}. Every share is followed by its Wilson 95 % interval.\n"]
+    parts = [HEAD.format(version=MARKERS_VERSION)]
     for path in files:
         with path.open(encoding="utf-8") as lines:
             parts.append(_section(path.stem, score_rows([json.loads(line) for line in lines if line.strip()])))

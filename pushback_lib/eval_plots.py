@@ -13,6 +13,7 @@ from .stats import Rate
 from .voices import BASELINE, VOICES
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -53,7 +54,33 @@ def frontier(lines: dict[str, Sequence[Point]], title: str) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5.5), layout="constrained")
-    axes = figure.add_subplot()
+    _draw_frontier(figure.add_subplot(), lines, title)
+    return figure
+
+
+def settings(lines: dict[str, Sequence[Point]], title: str) -> Figure:
+    """Friction and over-friction at each setting of a dial, one panel for each name, with 95 % intervals.
+
+    The labels of the points are the settings, as numbers. A last panel draws the same points as a frontier.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4 * (len(lines) + 1), 4.4), layout="constrained")
+    panels = figure.subplots(1, len(lines) + 1, squeeze=False)[0]
+    for axes, (name, points) in zip(panels, lines.items(), strict=False):
+        for column, what, (colour, marker) in ((2, "friction", STYLE[FRICTION]), (1, "over-friction", STYLE[BASELINE])):
+            rates = [point[column] for point in points]
+            axes.errorbar([float(point[0]) for point in points], [100 * r.share for r in rates], yerr=_spread(rates),
+                          fmt=f"{marker}-", color=colour, label=what, capsize=2)  # fmt: skip
+        axes.set(xlabel="setting of the dial", ylabel="answers that push back, % (95 % interval)", ylim=(-3, 103), title=name)
+        axes.grid(alpha=0.3)
+        axes.legend(loc="center right")
+    _draw_frontier(panels[-1], lines, "frontier: up and left is better")
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_frontier(axes: Axes, lines: dict[str, Sequence[Point]], title: str) -> None:
     for (name, points), (colour, marker) in zip(lines.items(), STYLE.values(), strict=False):
         over, friction = [point[1] for point in points], [point[2] for point in points]
         axes.errorbar([100 * r.share for r in over], [100 * r.share for r in friction],
@@ -68,7 +95,6 @@ def frontier(lines: dict[str, Sequence[Point]], title: str) -> Figure:
     if lines:
         axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
-    return figure
 
 
 def _merged(points: Sequence[Point]) -> list[tuple[str, float, float]]:

@@ -148,7 +148,7 @@ def bench(speaker: Speaker, plan: Plan, n: int = BATCH) -> Bench:
     """Times `n` prompts spread over the plan, first one at a time, then in one batch; a short warm-up before."""
     step = max(1, len(plan.prompts) // n)
     asked = [plan.messages(prompt, FRICTION) for prompt in plan.prompts[::step][:n]]
-    speaker.speak(asked[:1], max_new_tokens=8)
+    speaker.speak(asked, max_new_tokens=8)
     start = time.perf_counter()
     for messages in asked:
         speaker.speak([messages])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from .chat import CallFailed
 from .errors import PushbackError
+from .workers import together
 
 PATIENCE = 10  # items in a row that a server fails on before the run stops
 Item = TypeVar("Item")
@@ -37,20 +37,10 @@ async def ask_all(items: Iterable[Item], ask: Callable[[Item], Awaitable[None]],
                         "finished stays, and the same command goes on from there."
                     ) from failure
 
-    await _together([work() for _ in range(concurrency)])
+    await together([work() for _ in range(concurrency)])
     if failed:
         reasons = ", ".join(f"{reason} {count}" for reason, count in failed.most_common())
         raise PushbackError(
             f"{failed.total()} replies could not be had ({reasons}). What is finished stays; the same command "
             "asks for the rest."
         )
-
-
-async def _together(works: list) -> None:
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

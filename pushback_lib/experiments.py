@@ -19,7 +19,7 @@ from typing import Any
 
 from .errors import PushbackError
 from .eval_figures import friction_rows, innocent_rows, pairs, pushes_back, rate, right, right_content, share
-from .eval_plots import Point, bars, frontier
+from .eval_plots import Point, bars, settings
 from .eval_rows import Job, Origin, Plan, Response, Timings, judged
 from .eval_run import BATCH, Sampling, in_batches, local_plan
 from .eval_set import Prompt, is_friction, kind_of
@@ -186,7 +186,7 @@ def _run_dial(speaker: Speaker, plan: Plan, out: Path) -> Iterator[str]:
         out / "dial",
         found,
         plan.origins[FRICTION],
-        frontier(lines, f"The friction dial; {found['recommended']:g} is recommended"),
+        settings(lines, f"The friction dial; {found['recommended']:g} is recommended"),
     )
     for line in found["scales"]:
         yield (f"dial {line['scale']:g}, {line['split']}: friction {_rate(line['friction'])}, over-friction "

@@ -25,7 +25,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
                 continue
             try:
                 row = json.loads(raw.decode("utf-8"))
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            except (ValueError, RecursionError) as error:  # a broken line, or one made to break parsers
                 raise PushbackError(
                     f"{path}, line {number}: not valid JSON ({error}). Mend or delete that line, then run again."
                 ) from error

@@ -71,6 +71,8 @@ BROKEN = [
     b'{"response": 7}',
     b'{"response": "x", "prompt": ["y"]}',
     b'{"response": "x"} {"response": "y"}',
+    b"[" * 100_000,
+    b'{"response": ' + b"9" * 5_000 + b"}",
 ]
 
 
