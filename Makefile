@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lab base lint clean
+.PHONY: demo test lab base clean
 
 demo: .venv/ready  ## make data, fine-tune the bundled model, measure both voices; report in runs/demo
 	$(BIN)/pushback demo
