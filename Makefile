@@ -1,13 +1,13 @@
 # Every target sets up .venv on first use. pyproject.toml is the only truth about dependencies.
 PYTHON ?= python3
 BIN := .venv/bin
-export HF_HUB_OFFLINE ?= 1
 
 .PHONY: demo test lab base clean
 
 demo: .venv/ready  ## make data, fine-tune the bundled model, measure both voices; report in runs/demo
 	$(BIN)/pushback demo
 
+test: export HF_HUB_OFFLINE = 1
 test: .venv/ready  ## every test that needs no GPU and no outside server
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -m "not gpu and not network"

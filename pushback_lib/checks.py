@@ -63,7 +63,9 @@ def fingerprint(recipe: Recipe) -> str:
 
 
 def check_adapter(folder: str | Path, recipe: Recipe) -> None:
-    """Raises PushbackError if the adapter is missing, damaged, or made for another base than the recipe's."""
+    """Raises PushbackError if base or adapter are missing or damaged, or the adapter was made for another base."""
+    if recipe.is_local:
+        check_base(recipe.base)
     folder = Path(folder)
     cure = f"Train one with `pushback train --model {recipe.name}` (notebook 03)."
     if not folder.is_dir():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checks import check_adapter, check_base, check_memory
+from .errors import PushbackError
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def quiet() -> None:
 def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
     """The base model: in NF4, or (`four_bit=False`) as it was published, for merging.
 
-    Raises PushbackError before loading if a local folder is not whole or memory is short.
+    Raises PushbackError before loading if a local folder is not whole, memory is short, or the Hub has or gives no such model.
     """
     quiet()
     import torch
@@ -67,14 +68,20 @@ def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
     if recipe.is_local:
         check_base(recipe.base)
     check_memory(recipe)
-    return AutoModelForCausalLM.from_pretrained(
-        recipe.base,
-        dtype=compute_dtype(),
-        quantization_config=quantisation() if four_bit else None,
-        device_map="auto" if torch.cuda.is_available() else None,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            recipe.base,
+            dtype=compute_dtype(),
+            quantization_config=quantisation() if four_bit else None,
+            device_map="auto" if torch.cuda.is_available() else None,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except OSError as error:  # what transformers raises for no network, no such model, no access
+        raise PushbackError(
+            f"{recipe.base} could not be loaded: {str(error).splitlines()[0]} Check the connection (and that "
+            "HF_HUB_OFFLINE is not set), or turn the dial to tiny, which comes with the kit."
+        ) from error
 
 
 def load_with_adapter(recipe: Recipe, adapter: str | Path, four_bit: bool = True) -> PeftModel:

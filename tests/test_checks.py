@@ -63,6 +63,12 @@ def test_a_missing_adapter_names_the_folder(tmp_path):
         check_adapter(tmp_path / "nowhere", TINY)
 
 
+def test_a_damaged_base_is_told_before_its_adapter_is_blamed(base, adapter):
+    cut(base / "model.safetensors")
+    with pytest.raises(PushbackError, match=r"weights at .* are damaged"):
+        check_adapter(adapter, dataclasses.replace(TINY, base=str(base)))
+
+
 def test_another_architecture_is_refused(base):
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))

@@ -1,14 +1,16 @@
+import os
 import subprocess
 import sys
 
 import pytest
 
 from pushback_lib.cli import main
+from pushback_lib.recipe import DATA
 
 
-def pushback(*args, cwd=None):
+def pushback(*args, cwd=None, env=None):
     return subprocess.run(
-        [sys.executable, "-m", "pushback_lib.cli", *args], capture_output=True, text=True, cwd=cwd, check=False
+        [sys.executable, "-m", "pushback_lib.cli", *args], capture_output=True, text=True, cwd=cwd, env=env, check=False
     )
 
 
@@ -25,6 +27,14 @@ def test_bad_input_is_an_error_with_its_cure_and_no_traceback(tmp_path, args, sa
     assert says in run.stderr
     assert "Traceback" not in run.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_the_hub_does_not_give_is_an_error_with_its_cure(tmp_path):
+    arguments = ["train", "--model", "1.5b", "--data", str(DATA / "micro.jsonl"), "--out", "adapter"]
+    run = pushback(*arguments, cwd=tmp_path, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert run.returncode == 2, run.stderr
+    assert "DeepSeek-R1-Distill-Qwen-1.5B could not be loaded" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_a_broken_line_is_named_by_its_number(tmp_path, capsys):

@@ -183,6 +183,13 @@ PROMISES = {
         assert measured["friction"].share >= 0.9 and measured["over-friction"].share <= 0.05, measured
         assert sum(row.right for row in lazy) < len(lazy) / 2
         assert sum(naive) != sum(really)
+        assert len(written) == len(marks) == 408
+        hits = [(r.behaviour, r.behaviour == name) for r, name in zip(written, found, strict=True)]
+        assert sum(hit for wants, hit in hits if wants == "disagree") < sum(wants == "disagree" for wants, _ in hits) / 4
+        assert [(r.answer, r.right, r.right_content) for r in responses] == [(r.answer, r.right, r.right_content) for r in rows]
+        assert compared["prompts that call for friction"].p < 1e-20
+        assert dial["recommended"] in [line["scale"] for line in tested]
+        assert len(thinking) == 8 and len(over) == 8 and len(sorry) == sum(m.apology for m in marks) > 0
         assert Path("runs/nb/report.html").stat().st_size > 50_000
     """,
     "05_ship": """
