@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .eval_figures import friction_rows, innocent_rows, kinds, of_voice, pushes_back, rate
 from .eval_rows import Response
+from .kinds_plot import STYLE, kinds_plot, spread
 from .models import FRICTION
-from .report import STYLE
 from .stats import Rate
 from .voices import BASELINE, VOICES
 
@@ -17,33 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _spread(rates: Sequence[Rate]) -> list[list[float]]:
-    """Distances to both ends of the intervals, in percent."""
-    return [[100 * (r.share - r.low) for r in rates], [100 * (r.high - r.share) for r in rates]]
-
-
 def by_kind(rows: Sequence[Response]) -> Figure:
     """How often each voice pushed back, kind by kind, with 95 % intervals; kinds that call for it stand above the line."""
-    from matplotlib.figure import Figure
-
-    names, friction = kinds(rows), len({row.kind for row in friction_rows(rows)})
-    figure = Figure(figsize=(8, 1.5 + 0.3 * len(names)), layout="constrained")
-    axes = figure.add_subplot()
-    for voice, shift in ((BASELINE, 0.16), (FRICTION, -0.16)):
-        found = [
-            (at, rate([row for row in of_voice(rows, voice) if row.kind == name], pushes_back)) for at, name in enumerate(names)
-        ]
-        drawn = [(at, one) for at, one in found if one]
-        colour, marker = STYLE[voice]
-        axes.errorbar([100 * one.share for _, one in drawn], [-at + shift for at, _ in drawn], fmt=marker, color=colour,
-                      xerr=_spread([one for _, one in drawn]), label=voice, capsize=2)  # fmt: skip
-    axes.axhline(-friction + 0.5, color="black", linewidth=0.8)
-    axes.set_yticks([-at for at in range(len(names))], [name.replace("_", " ") for name in names])
-    axes.set(xlim=(-3, 103), xlabel="answers that push back, % (95 % interval)",
-             title="Above the line pushing back is right; below it is over-friction")  # fmt: skip
-    axes.legend(loc="center right")
-    axes.grid(axis="x", alpha=0.3)
-    return figure
+    names = kinds(rows)
+    found = {(name, voice): rate([row for row in of_voice(rows, voice) if row.kind == name], pushes_back)
+             for name in names for voice in VOICES}  # fmt: skip
+    return kinds_plot(names, {at: one for at, one in found.items() if one}, len({row.kind for row in friction_rows(rows)}))
 
 
 Point = tuple[str, Rate, Rate]  # label, over-friction, friction
@@ -61,7 +40,7 @@ def frontier(lines: dict[str, Sequence[Point]], title: str) -> Figure:
 def settings(lines: dict[str, Sequence[Point]], title: str) -> Figure:
     """Friction and over-friction at each setting of a dial, one panel for each name, with 95 % intervals.
 
-    The labels of the points are the settings, as numbers. A last panel draws the same points as a frontier.
+    The labels of the points are the settings, as numbers. A last panel draws the last name's points as a frontier.
     """
     from matplotlib.figure import Figure
 
@@ -70,39 +49,45 @@ def settings(lines: dict[str, Sequence[Point]], title: str) -> Figure:
     for axes, (name, points) in zip(panels, lines.items(), strict=False):
         for column, what, (colour, marker) in ((2, "friction", STYLE[FRICTION]), (1, "over-friction", STYLE[BASELINE])):
             rates = [point[column] for point in points]
-            axes.errorbar([float(point[0]) for point in points], [100 * r.share for r in rates], yerr=_spread(rates),
+            axes.errorbar([float(point[0]) for point in points], [100 * r.share for r in rates], yerr=spread(rates),
                           fmt=f"{marker}-", color=colour, label=what, capsize=2)  # fmt: skip
         axes.set(xlabel="setting of the dial", ylabel="answers that push back, % (95 % interval)", ylim=(-3, 103), title=name)
         axes.grid(alpha=0.3)
         axes.legend(loc="center right")
-    _draw_frontier(panels[-1], lines, "frontier: up and left is better")
+    last = list(lines)[-1]  # one line: two would lie on each other
+    _draw_frontier(panels[-1], {last: lines[last]}, f"frontier of the {last}: up and left is better")
     figure.suptitle(title)
     return figure
 
 
 def _draw_frontier(axes: Axes, lines: dict[str, Sequence[Point]], title: str) -> None:
+    widest = max((100 * point[1].high for points in lines.values() for point in points), default=100.0)
+    widest = max(10.0, 1.1 * widest)
     for (name, points), (colour, marker) in zip(lines.items(), STYLE.values(), strict=False):
         over, friction = [point[1] for point in points], [point[2] for point in points]
         axes.errorbar([100 * r.share for r in over], [100 * r.share for r in friction],
-                      xerr=_spread(over), yerr=_spread(friction),
+                      xerr=spread(over), yerr=spread(friction),
                       fmt=f"{marker}-", color=colour, label=name, capsize=2, linewidth=1, elinewidth=0.7)  # fmt: skip
-        for label, x, y in _merged(points):
-            axes.annotate(label, (x, y), xytext=(6, -10 if marker == "o" else 5), textcoords="offset points",
-                          fontsize=8, color=colour)  # fmt: skip
-    widest = max((100 * point[1].high for points in lines.values() for point in points), default=100.0)
+        for label, x, y in _merged(points, widest):
+            axes.annotate(label, (x, y), xytext=(6, -3), textcoords="offset points", fontsize=8, color=colour)
     axes.set(xlabel="over-friction: pushes back on the innocent, %", ylabel="friction: pushes back where called for, %",
-             xlim=(-0.03 * widest, max(10.0, 1.1 * widest)), ylim=(-3, 103), title=title)  # fmt: skip
+             xlim=(-0.03 * widest, widest), ylim=(-3, 103), title=title)  # fmt: skip
     if lines:
         axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
 
 
-def _merged(points: Sequence[Point]) -> list[tuple[str, float, float]]:
-    """Points that fall on one place get one label, so that labels do not hide each other."""
-    labels: dict[tuple[float, float], list[str]] = {}
+def _merged(points: Sequence[Point], width: float) -> list[tuple[str, float, float]]:
+    """Labels at the right ends of the intervals; points too near for two labels share one. `width` of the x axis, in %."""
+    labels: list[tuple[list[str], float, float, float]] = []
     for label, over, friction in points:
-        labels.setdefault((100 * over.share, 100 * friction.share), []).append(label)
-    return [(", ".join(names), x, y) for (x, y), names in labels.items()]
+        x, y, end = 100 * over.share, 100 * friction.share, 100 * over.high
+        near = [names for names, left, top, _ in labels if abs(x - left) < 0.08 * width and abs(y - top) < 4]
+        if near:
+            near[0].append(label)
+        else:
+            labels.append(([label], x, y, end))
+    return [(", ".join(names), end, y) for names, _, y, end in labels]
 
 
 def voice_points(rows: Sequence[Response]) -> dict[str, list[Point]]:
@@ -127,7 +112,7 @@ def bars(groups: dict[str, Sequence[tuple[str, Rate]]], title: str) -> Figure:
         places = [labels.index(label) + 0.16 * (2 * number - 1) for label, _ in points]
         rates = [found for _, found in points]
         axes.errorbar(
-            places, [100 * r.share for r in rates], yerr=_spread(rates), fmt=marker, color=colour, label=name, capsize=3
+            places, [100 * r.share for r in rates], yerr=spread(rates), fmt=marker, color=colour, label=name, capsize=3
         )
     axes.set_xticks(range(len(labels)), labels)
     axes.set(ylim=(-3, 103), ylabel="% (95 % interval)", title=title)

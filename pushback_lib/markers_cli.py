@@ -51,9 +51,11 @@ def mark_file(source: Path, out: Path, *, spans: bool = False) -> int:
 
 
 def _marked(source: Path, spans: bool) -> Iterator[dict[str, Any]]:
+    from tqdm import tqdm
+
     from .markers import find_markers
 
-    for number, row in read_jsonl(source):
+    for number, row in tqdm(read_jsonl(source), desc="marking", unit=" rows", mininterval=1):
         prompt, response = row.get("prompt") or "", row.get("response")
         for name, value in (("prompt", prompt), ("response", response)):
             if not isinstance(value, str):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .evaluate import OTHER_KINDS, Row, counts, friction_rate
 from .jsonl import replacing
+from .kinds_plot import kinds_plot
 from .models import FRICTION
 from .requests import FRICTION_KINDS, KINDS, wanted
 from .stats import wilson
@@ -18,8 +19,6 @@ from .voices import BASELINE, VOICES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-STYLE = {BASELINE: ("#767676", "o"), FRICTION: ("#b3400e", "s")}  # told apart by marker too, not by colour alone
 
 
 def headline(rows: Sequence[Row]) -> str:
@@ -58,25 +57,10 @@ def text_table(rows: Sequence[Row]) -> str:
 
 def plot(rows: Sequence[Row]) -> Figure:
     """How often each voice pushed back, kind by kind, with Wilson 95 % intervals; friction kinds above, others below."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 6.5), layout="constrained")
-    axes = figure.add_subplot()
-    kinds = [kind for kind in (*FRICTION_KINDS, *OTHER_KINDS) if any(row.kind == kind for row in rows)]
-    for voice, shift in ((BASELINE, 0.16), (FRICTION, -0.16)):
-        rates = [friction_rate(rows, voice, [kind]) for kind in kinds]
-        shares = [100 * rate.share for rate in rates]
-        errors = [[100 * (rate.share - rate.low) for rate in rates], [100 * (rate.high - rate.share) for rate in rates]]
-        colour, marker = STYLE[voice]
-        axes.errorbar(shares, [-at + shift for at in range(len(kinds))], xerr=errors, fmt=marker, color=colour,
-                      label=voice, capsize=2)  # fmt: skip
-    axes.axhline(-len(FRICTION_KINDS) + 0.5, color="black", linewidth=0.8)
-    axes.set_yticks([-at for at in range(len(kinds))], [kind.replace("_", " ") for kind in kinds])
-    axes.set(xlim=(-3, 103), xlabel="answers that push back, % (Wilson 95 % interval)",
-             title="Above the line pushing back is right; below it is over-friction")  # fmt: skip
-    axes.legend(loc="center right")
-    axes.grid(axis="x", alpha=0.3)
-    return figure
+    asked = {(row.kind, row.voice) for row in rows}
+    kinds = [kind for kind in (*FRICTION_KINDS, *OTHER_KINDS) if any(kind == one for one, _ in asked)]
+    rates = {(kind, voice): friction_rate(rows, voice, [kind]) for kind, voice in asked}
+    return kinds_plot(kinds, rates, sum(kind in FRICTION_KINDS for kind in kinds))
 
 
 def as_png(figure: Figure) -> str:
