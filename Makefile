@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lab base clean
+# What Colab has preinstalled (August 2026), beside the kit's own libraries
+COLAB := ipywidgets==7.7.1 ipykernel==6.17.1 ipython==7.34.0
+
+.PHONY: demo test colab lab ship slides base wheelhouse clean
 
 demo: .venv/ready  ## make data, fine-tune the bundled model, measure both voices; report in runs/demo
 	$(BIN)/pushback demo
@@ -12,8 +15,32 @@ test: .venv/ready  ## every test that needs no GPU and no outside server
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -m "not gpu and not network"
 
+colab: export JUPYTER_PATH = $(CURDIR)/.venv-colab/share/jupyter
+colab: export PUSHBACK_TEST_KERNEL = colab
+colab: .venv-colab/ready  ## run the five notebooks on the notebook packages that Colab has
+	$(BIN)/python -m pytest tests/test_notebooks.py -k keeps_its_promise
+
+.venv-colab/ready: .venv/ready
+	$(PYTHON) -m venv .venv-colab
+	.venv-colab/bin/python -m pip install --quiet $(COLAB)
+	.venv-colab/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > .venv-colab/site
+	{ echo "$(CURDIR)"; $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"; } > "$$(cat .venv-colab/site)/kit.pth"
+	.venv-colab/bin/python -m ipykernel install --prefix .venv-colab --name colab
+	touch $@
+
 lab: .venv/ready  ## open notebook 01 in JupyterLab
 	$(BIN)/jupyter lab notebooks/01_meet_the_friction.ipynb
+
+ship: .venv/ready  ## merge, GGUF files, Modelfile, cards and the table of formats; in runs/ship
+	$(BIN)/pushback ship all
+
+slides: .venv/ready  ## the deck, the hand-out and the live page; in slides/build (needs Node.js and Chromium)
+	$(BIN)/python -m pushback_lib.slides_build
+
+wheelhouse: .venv/ready  ## gather the exact wheels in wheelhouse/, for a room without a network
+	mkdir -p wheelhouse
+	$(BIN)/python -m pip freeze --exclude-editable > wheelhouse/requirements.txt
+	$(BIN)/python -m pip wheel --quiet -w wheelhouse -r wheelhouse/requirements.txt pip "setuptools>=69" wheel
 
 base: .venv/ready  ## train the bundled base model from scratch (about 25 minutes on two cores)
 	$(BIN)/pushback base
@@ -22,8 +49,8 @@ base: .venv/ready  ## train the bundled base model from scratch (about 25 minute
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(BIN)/python -m pip install --quiet -e ".[dev,ship]"
 	touch $@
 
 clean:
-	rm -rf runs .pytest_cache .ruff_cache
+	rm -rf runs slides/build .pytest_cache .ruff_cache

@@ -14,7 +14,7 @@ from typing import Any
 
 from .checks import free_memory_gib
 from .errors import PushbackError
-from .models import compute_dtype, load_tokenizer, load_with_adapter
+from .models import compute_dtype, load_base, load_tokenizer, load_with_adapter
 from .pretrain import save_base
 from .recipe import Recipe
 from .records import Message
@@ -25,9 +25,30 @@ def merge_adapter(recipe: Recipe, adapter: str | Path, out: str | Path) -> Path:
 
     Raises PushbackError before loading anything if the adapter does not fit or memory is short.
     """
-    out = Path(out)
     _check_room(recipe)
-    model = load_with_adapter(recipe, adapter, four_bit=False).merge_and_unload()
+    model = load_with_adapter(recipe, adapter, four_bit=False)
+    _add_in_float64(model)
+    return _save(model.unload(), recipe, Path(out))
+
+
+def save_baseline(recipe: Recipe, out: str | Path) -> Path:
+    """Writes the base alone as `merge_adapter` writes the merged model, so that only the adapter tells the two apart."""
+    _check_room(recipe)
+    return _save(load_base(recipe, four_bit=False), recipe, Path(out))
+
+
+def _add_in_float64(model: Any) -> None:
+    """Merges every layer in double precision: the 16-bit result is then the same on every machine, to the last bit."""
+    from peft.tuners.lora import LoraLayer
+
+    for layer in [module for module in model.modules() if isinstance(module, LoraLayer)]:
+        dtype = layer.get_base_layer().weight.dtype
+        layer.double()
+        layer.merge(safe_merge=True)
+        layer.to(dtype)
+
+
+def _save(model: Any, recipe: Recipe, out: Path) -> Path:
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         save_base(model, load_tokenizer(recipe), part)

@@ -1,0 +1,3 @@
+module pushback/go_template
+
+go 1.22
