@@ -53,13 +53,18 @@ def check_base(folder: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """What an adapter remembers its base by: the SHA-256 of local weights, or the hub id."""
+    """What an adapter remembers its base by: the SHA-256 of local weights, or the hub id and its revision."""
     if not recipe.is_local:
-        return recipe.base
+        return f"{recipe.base}@{recipe.revision}" if recipe.revision else recipe.base
     digest = hashlib.sha256()
     for path in sorted(Path(recipe.base).glob("*.safetensors")):
         digest.update(path.read_bytes())
     return f"sha256:{digest.hexdigest()}"
+
+
+def adapter_fingerprint(folder: str | Path) -> str:
+    """The SHA-256 of an adapter's weights, by which results say what they were measured on."""
+    return f"sha256:{hashlib.sha256((Path(folder) / 'adapter_model.safetensors').read_bytes()).hexdigest()}"
 
 
 def check_adapter(folder: str | Path, recipe: Recipe) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from . import data_cli, eval_cli, markers_cli
+from . import bench_cli, data_cli, eval_cli, fit_cli, markers_cli, ship_cli, train_cli
 from .errors import PushbackError
 
 if TYPE_CHECKING:
@@ -16,26 +16,7 @@ if TYPE_CHECKING:
 def _demo(args: argparse.Namespace) -> int:
     from .demo import run_demo
 
-    return run_demo(args.out, args.json)
-
-
-def _train(args: argparse.Namespace) -> int:
-    from .finetune import train_adapter
-    from .recipe import DATA, recipe_for
-    from .records import load_records
-
-    recipe = recipe_for(args.model)
-    if args.data:
-        records = load_records(args.data)
-    elif recipe.examples:
-        from .corpus import friction_records
-
-        records = friction_records(recipe.examples, recipe.seed)
-    else:
-        records = load_records(DATA / "friction" / "train.jsonl")
-    training = train_adapter(recipe, records, args.out)
-    print(f"{training.adapter}: {len(records)} records, {training.seconds:.0f} s, last loss {training.losses[-1][1]:.3f}")
-    return 0
+    return run_demo(args.out, args.json, args.results)
 
 
 def _base(args: argparse.Namespace) -> int:
@@ -63,13 +44,8 @@ def parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="make data, fine-tune and measure the bundled model, in minutes")
     demo.add_argument("--out", default="runs/demo", help="folder for data, adapter and report")
     demo.add_argument("--json", help="also write the figures, one row for each kind and voice, to this file")
+    demo.add_argument("--results", help="also write demo.json and demo.png, with what they were measured on, to this folder")
     demo.set_defaults(run=_demo)
-
-    train = commands.add_parser("train", help="fine-tune a friction adapter with QLoRA")
-    train.add_argument("--model", default="tiny", help="size on the dial")
-    train.add_argument("--data", help="records to train on (JSON Lines); default: what the size calls for")
-    train.add_argument("--out", required=True, help="folder for the adapter")
-    train.set_defaults(run=_train)
 
     base = commands.add_parser("base", help="train the bundled base model from scratch (half an hour on two cores)")
     base.add_argument("--out", default="runs/base", help="folder for the model")
@@ -77,8 +53,8 @@ def parser() -> argparse.ArgumentParser:
     base.set_defaults(run=_base)
 
     data_cli.add_parser(commands, scripted=_scripted)
-    eval_cli.add_parser(commands)
-    markers_cli.add_parser(commands)
+    for module in (train_cli, fit_cli, bench_cli, eval_cli, markers_cli, ship_cli):
+        module.add_parser(commands)
     return top
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .chat import Chat
-from .checks import fingerprint
+from .checks import adapter_fingerprint, fingerprint
 from .eval_rows import EvalFile, Job, Plan, Response, Timings, judged, plan_for
 from .eval_set import Prompt
 from .eval_workers import ask_all
@@ -38,13 +38,12 @@ class Sampling:
 def local_plan(speaker: Speaker, adapter: Path, prompts: Sequence[Prompt], language: Language, how: Sampling) -> Plan:
     """The plan of a local model: same base, system prompt and settings for both voices; only the adapter differs."""
     template = hashlib.sha256(speaker.tokenizer.chat_template.encode()).hexdigest()
-    weights = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
     common = {
         "backend": "local", "model": fingerprint(speaker.recipe), "template": template, "system": speaker.recipe.system,
         "language": language, "seed": how.seed, "temperature": how.temperature,
         "max_tokens": how.max_tokens or speaker.recipe.max_new_tokens,
     }  # fmt: skip
-    return plan_for(prompts, how.samples, **{BASELINE: common, FRICTION: {**common, "adapter": f"sha256:{weights}"}})
+    return plan_for(prompts, how.samples, **{BASELINE: common, FRICTION: {**common, "adapter": adapter_fingerprint(adapter)}})
 
 
 def server_plan(chats: dict[str, Chat], system: str, prompts: Sequence[Prompt], language: Language, how: Sampling) -> Plan:

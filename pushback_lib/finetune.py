@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
+import dataclasses
 import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checks import ADAPTER_CARD, fingerprint
 from .errors import PushbackError
-from .models import compute_dtype, load_base, load_tokenizer, quiet
+from .models import check_model, compute_dtype, load_base, load_tokenizer, quiet, trainable_dtype, under_fsdp
 from .recipe import Recipe
 from .records import Record, to_messages
+from .save_adapter import save_adapter, trained_weights
+from .train_checkpoints import identity, is_first_process, prepare, processes, work_folder
+from .train_guard import check_fits, check_room, explained
+from .train_loop import epoch_teller, trainer_class
+from .train_progress import hide_the_table, show_loss_in_the_bar
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,13 +28,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training run left behind: the adapter's folder, (step, loss) pairs, seconds, and parameter counts."""
+    """What a training run left behind: the adapter's folder, (step, loss) pairs, seconds, and parameter counts.
+
+    `seconds` are those of this process: after a resume, only what was trained since. `best` is the lowest validation
+    loss, whose weights the adapter has; None where there was no validation split.
+    """
 
     adapter: Path
     losses: tuple[tuple[int, float], ...]
     seconds: float
     trainable: int
     total: int
+    validation: tuple[tuple[int, float], ...] = ()
+    best: float | None = None
 
 
 def training_dataset(records: Iterable[Record], system: str) -> Dataset:
@@ -41,96 +51,153 @@ def training_dataset(records: Iterable[Record], system: str) -> Dataset:
     return Dataset.from_list([{"prompt": messages[:-1], "completion": messages[-1:]} for messages in conversations])
 
 
-def sft_config(recipe: Recipe, work: Path) -> SFTConfig:
+def share(recipe: Recipe, world: int) -> Recipe:
+    """The recipe for one of `world` processes, so that all together take the recipe's effective batch.
+
+    Raises PushbackError if that batch cannot be dealt out evenly.
+    """
+    if recipe.effective_batch % world:
+        fitting = -(-recipe.effective_batch // world) * world
+        raise PushbackError(
+            f"{recipe.effective_batch} examples a step cannot be dealt out evenly to {world} processes. Start a number of them "
+            f"that divides {recipe.effective_batch}, or pass --batch {fitting}."
+        )
+    each = recipe.effective_batch // world
+    batch = max(size for size in range(1, min(recipe.batch, each) + 1) if each % size == 0)
+    return dataclasses.replace(recipe, batch=batch, accumulation=each // batch)
+
+
+def sft_config(recipe: Recipe, work: Path, validate: bool = False, log: str | None = None) -> SFTConfig:
     """TRL's arguments for a recipe. Loss covers what follows the generation prompt: reasoning, answer, end token.
 
     `assistant_only_loss` makes TRL swap in its training variant of the chat template, without which the reasoning is
-    dropped; the prompt–completion form takes the generation prompt itself out of the loss.
+    dropped; the prompt–completion form takes the generation prompt itself out of the loss. Batches hold examples of
+    like length; packing would need flash attention to pay. Nothing is reported to anyone unless `log` names where.
+    Several processes drop the last uneven batch of an epoch, where they would otherwise train examples twice.
     """
     import torch
     from trl import SFTConfig
 
-    dtype = compute_dtype()
+    dtype, save = compute_dtype(), recipe.checkpoint_every
+    best = {"eval_strategy": "steps", "eval_steps": save, "load_best_model_at_end": True, "metric_for_best_model": "eval_loss",
+            "greater_is_better": False} if validate else {}  # fmt: skip
+    many = {"dataloader_drop_last": True, "ddp_find_unused_parameters": False} if processes() > 1 else {}
     return SFTConfig(
         output_dir=str(work), use_cpu=not torch.cuda.is_available(), bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16, assistant_only_loss=True, completion_only_loss=True, max_length=recipe.max_length,
-        num_train_epochs=recipe.epochs, per_device_train_batch_size=recipe.batch,
+        num_train_epochs=recipe.epochs, per_device_train_batch_size=recipe.batch, per_device_eval_batch_size=recipe.batch,
         gradient_accumulation_steps=recipe.accumulation, gradient_checkpointing=recipe.checkpointing,
         learning_rate=recipe.learning_rate, lr_scheduler_type="cosine", warmup_steps=recipe.warmup_share,
-        optim=recipe.optimizer if torch.cuda.is_available() else "adamw_torch", max_grad_norm=1.0,
-        train_sampling_strategy="group_by_length", packing=False, logging_steps=10, save_strategy="no", report_to=[],
-        seed=recipe.seed, data_seed=recipe.seed, dataloader_pin_memory=False,
+        optim=_optimizer(recipe), max_grad_norm=1.0, train_sampling_strategy="group_by_length", packing=False,
+        logging_steps=gcd(10, save), logging_nan_inf_filter=False, save_strategy="steps" if save else "no",
+        save_steps=save or 500, save_total_limit=2, report_to=[log] if log else [], seed=recipe.seed, data_seed=recipe.seed,
+        dataloader_pin_memory=False, **best, **many,
     )  # fmt: skip
 
 
-def make_trainer(recipe: Recipe, records: Sequence[Record], work: Path, callbacks: Sequence[Any] = ()) -> SFTTrainer:
+def _optimizer(recipe: Recipe) -> str:
+    """The recipe's optimizer on CUDA cards; AdamW on a CPU, and under FSDP, which shards its state anyway."""
+    import torch
+
+    return "adamw_torch" if under_fsdp() or not torch.cuda.is_available() else recipe.optimizer
+
+
+def _check_fsdp() -> None:
+    import torch
+
+    if compute_dtype() is not torch.bfloat16:
+        raise PushbackError(
+            "FSDP shards parameters of one dtype, and only cards with bf16 (Ampere and later) train in one. Use "
+            "notebooks/guide/accelerate/ddp.yaml with a model that fits on one card, or other cards."
+        )
+
+
+def make_trainer(
+    recipe: Recipe,
+    records: Sequence[Record],
+    work: Path,
+    callbacks: Sequence[Any] = (),
+    validation: Sequence[Record] = (),
+    log: str | None = None,
+) -> SFTTrainer:
     """TRL's trainer around the NF4 base and a fresh LoRA adapter on all linear layers."""
     quiet()  # before the imports, which is when bitsandbytes speaks
     from peft import LoraConfig
-    from transformers import set_seed
-    from trl import SFTTrainer
+    from transformers import EarlyStoppingCallback, set_seed
 
+    mine = share(recipe, processes())
     set_seed(recipe.seed)
-    trainer = SFTTrainer(
+    trainer = trainer_class()(
         model=load_base(recipe),
-        args=sft_config(recipe, work),
+        args=sft_config(mine, work, bool(validation), log),
         train_dataset=training_dataset(records, recipe.system),
+        eval_dataset=training_dataset(validation, recipe.system) if validation else None,
         processing_class=load_tokenizer(recipe),
         peft_config=LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *([EarlyStoppingCallback(recipe.patience)] if validation else [])],
     )
-    _show_loss_in_the_bar(trainer)
+    trainer.recipe = recipe
+    trainer.add_callback(epoch_teller(trainer))
+    cast_trainable(trainer.model)
+    show_loss_in_the_bar(trainer)
     return trainer
 
 
-def _show_loss_in_the_bar(trainer: SFTTrainer) -> None:
-    """In a terminal, puts the loss behind the progress bar instead of a line of figures every few steps."""
-    from transformers.trainer_callback import ProgressCallback
+def cast_trainable(model: Any) -> None:
+    """Brings the adapter to fp32 where training computes in fp16: TRL leaves it in bf16, which a T4 does not compute in."""
+    import torch
 
-    class LossBar(ProgressCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-            if self.training_bar is not None and logs and "loss" in logs:
-                self.training_bar.set_postfix(loss=logs["loss"])
-
-    if trainer.pop_callback(ProgressCallback):
-        trainer.add_callback(LossBar)
+    if trainable_dtype(compute_dtype()) is torch.float32:
+        for parameter in trained_weights(model).values():
+            parameter.data = parameter.data.to(torch.float32)
 
 
-def train_adapter(recipe: Recipe, records: Sequence[Record], out: str | Path, callbacks: Sequence[Any] = ()) -> Training:
+def train_adapter(
+    recipe: Recipe,
+    records: Sequence[Record],
+    out: str | Path,
+    callbacks: Sequence[Any] = (),
+    *,
+    validation: Sequence[Record] = (),
+    resume: bool = False,
+    log: str | None = None,
+) -> Training:
     """Trains the friction adapter and writes it to `out` (16-bit safetensors, with a note on its base and recipe).
 
-    Raises PushbackError before training if there is nothing to train on, or the base or memory are not in order.
+    With `validation` records it looks at them at every checkpoint, stops after `recipe.patience` looks without gain, and
+    keeps the best weights. With `resume` it goes on from the last whole checkpoint of the same run, if there is one.
+    `log` is `tensorboard` or `trackio`. Raises PushbackError before training if there is nothing to train on, or the base
+    or memory are not in order; and in training when the loss is not finite, memory or disk run out, or it is interrupted.
     """
     if not records:
         raise PushbackError("There are no records to train on. Make some with `pushback data make`, or check the path.")
     out = Path(out)
-    trainer = make_trainer(recipe, records, out.with_name(f".{out.name}.work"), callbacks)
-    start = time.monotonic()
-    trainer.train()
-    seconds = time.monotonic() - start
-    sizes = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
-    trainable = sum(n for n, trains in sizes if trains)
-    save_adapter(trainer.model, recipe, out)
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
-    losses = tuple((row["step"], row["loss"]) for row in trainer.state.log_history if "loss" in row)
-    return Training(out, losses, seconds, trainable, recipe.parameters + trainable)
+    check_model(recipe)
+    if under_fsdp():
+        _check_fsdp()
+    else:
+        check_fits(share(recipe, processes()))
+    work = work_folder(out)
+    checkpoint = prepare(work, identity(recipe, records, validation), resume)
+    with explained(recipe, work):
+        trainer = make_trainer(recipe, records, work, callbacks, validation, log)
+        if callbacks:
+            hide_the_table(trainer)
+        trained = sum(parameter.numel() for parameter in trained_weights(trainer.model).values())
+        check_room(work, trained)
+        start = time.monotonic()
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        seconds = time.monotonic() - start
+        _finish(trainer, recipe, out, work)
+    rows = trainer.state.log_history
+    losses, looks = (tuple((row["step"], row[key]) for row in rows if key in row) for key in ("loss", "eval_loss"))
+    return Training(out, losses, seconds, trained, recipe.parameters + trained, looks, trainer.state.best_metric)
 
 
-def save_adapter(model: Any, recipe: Recipe, out: Path) -> None:
-    """Writes the adapter beside `out`, then puts it in place; the trainable weights become bf16."""
-    import torch
-
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    model.peft_config["default"].base_model_name_or_path = Path(recipe.base).name if recipe.is_local else recipe.base
-    model.save_pretrained(part, save_embedding_layers=False)
-    (part / "README.md").unlink(missing_ok=True)  # PEFT's empty card template
-    card = {"base": fingerprint(recipe), "model": recipe.name, "rank": recipe.rank, "alpha": recipe.alpha,
-            "learning_rate": recipe.learning_rate, "epochs": recipe.epochs, "effective_batch": recipe.effective_batch,
-            "system": recipe.system, "seed": recipe.seed}  # fmt: skip
-    (part / ADAPTER_CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    if out.exists():
-        shutil.rmtree(out)
-    part.replace(out)
+def _finish(trainer: SFTTrainer, recipe: Recipe, out: Path, work: Path) -> None:
+    """The first process writes the adapter and removes the checkpoints; the others wait until it stands."""
+    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    if is_first_process():
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), recipe, out, state)
+        shutil.rmtree(work, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()

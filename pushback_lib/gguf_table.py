@@ -10,9 +10,9 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import PushbackError
 from .eval_figures import friction_rows, innocent_rows, of_voice, pushes_back, rate, share
@@ -26,9 +26,6 @@ from .recipe import Recipe
 from .records import prompt_messages
 from .stats import Rate
 from .voices import BASELINE, VOICES
-
-if TYPE_CHECKING:
-    pass
 
 REFERENCE = "F32"
 SPEED_TOKENS, SPEED_RUNS = 128, 5
@@ -48,13 +45,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """The lines, and what they were measured on."""
+    """The lines, and what they were measured on; `provenance` holds the fingerprints of base and adapter."""
 
     model: str
     lines: tuple[Line, ...]
     prompts: int
     prompt_set: str
     machine: str
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table as text, HEADER's columns."""
@@ -77,7 +75,8 @@ class Table:
     def as_json(self) -> dict[str, Any]:
         """Every figure as plain values."""
         return {"model": self.model, "prompts": self.prompts, "prompt_set": self.prompt_set, "machine": self.machine,
-                "note": self.note, "formats": [_json(line) for line in self.lines]}  # fmt: skip
+                "provenance": dict(self.provenance), "note": self.note,
+                "formats": [_json(line) for line in self.lines]}  # fmt: skip
 
 
 HEADER = ("format", "MB", "KL against F32, nats", "tokens/s", "friction", "over-friction", "baseline's friction")
@@ -98,7 +97,9 @@ def _json(line: Line) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure(files: Mapping[str, Mapping[str, Path]], recipe: Recipe, *, per_kind: int = 10) -> Table:
+def measure(
+    files: Mapping[str, Mapping[str, Path]], recipe: Recipe, *, per_kind: int = 10, provenance: Mapping[str, str] | None = None
+) -> Table:
     """Runs every format: `files` maps a format to its baseline and its friction file, F32 among them.
 
     `per_kind` prompts of each kind are asked. Raises PushbackError, before anything runs, if a file is not there.
@@ -119,7 +120,7 @@ def measure(files: Mapping[str, Mapping[str, Path]], recipe: Recipe, *, per_kind
         speed = tokens_per_second(pair[FRICTION], talks[0])
         rates = _rates(answers(pair, recipe, prompts))
         lines.append(Line(kind, pair[FRICTION].stat().st_size, speed, far, rates))
-    return Table(recipe.name, tuple(lines), len(prompts), prompt_set_hash(prompts), machine_name())
+    return Table(recipe.name, tuple(lines), len(prompts), prompt_set_hash(prompts), machine_name(), provenance or {})
 
 
 def tokens_per_second(gguf: Path, messages: Sequence[dict[str, str]]) -> float:

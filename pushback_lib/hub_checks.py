@@ -55,9 +55,9 @@ def checked_config(config: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _unreachable(model: str, revision: str | None) -> str:
-    at = f" at revision {revision}" if revision else ""
+    what = f"revision {revision}" if revision else "the model"
     return (
-        f"{model} could not be loaded: the Hub does not answer, and{at or ' the model'} is not in this machine's cache. "
+        f"{model} could not be loaded: the Hub does not answer, and {what} is not in this machine's cache. "
         f"Check the connection (and that HF_HUB_OFFLINE is not set), {_BUNDLED}"
     )
 

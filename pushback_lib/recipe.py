@@ -21,10 +21,15 @@ SYSTEM = (
 class Recipe:
     """Everything that training and generation need to know, derived from the model's size.
 
-    Sources. LoRA rank, alpha, epochs, learning rate and effective batch of the distills: the talk this kit grew from
-    (rank 32–64, 3–7 epochs, effective batch 8, 2e-4). NF4 with double quantisation and LoRA on all linear layers: QLoRA
-    (arXiv:2305.14314, sections 3 and 4). Sampling: the model card of DeepSeek-R1 (temperature 0.6, top_p 0.95). The
-    numbers of `tiny` were found by trying, on two CPU cores.
+    Sources. `rank`, `alpha`, `epochs`, `learning_rate` and the effective batch of the distills: the talk this kit grew
+    from (rank 32–64, 3–7 epochs, effective batch 8, 2e-4, cosine); of each range the cheaper end, since early stopping
+    ends a run that has learned all it can. `patience`: the same talk, three looks at the validation split without gain.
+    NF4 with double quantisation, LoRA on all linear layers, a paged 8-bit optimizer, gradient checkpointing: QLoRA
+    (arXiv:2305.14314, sections 3 and 4). `warmup_share` 0.1: the talk. `max_length` 1024: the longest record of
+    data/friction is shorter in the real vocabulary (tests/test_real_tokenizer.py). `parameters`: counted from the
+    published configurations (shapes.py). `revision`: the newest commit of each repository on the Hub, as public code
+    and caches pin it. Sampling: the model card of DeepSeek-R1 (temperature 0.6, top_p 0.95). The numbers of `tiny`
+    were found by trying, on two CPU cores.
     """
 
     name: str
@@ -44,6 +49,9 @@ class Recipe:
     optimizer: str = "paged_adamw_8bit"
     examples: int | None = None  # how many to draw, for the bundled language; None: all of data/friction
     seed: int = 7
+    revision: str | None = None  # commit of the base on the Hub; None: a folder, or the newest
+    patience: int = 3  # looks at the validation split without gain before training ends; 0: no validation
+    checkpoint_every: int = 50  # optimizer steps from one checkpoint, and look at the validation split, to the next
 
     @property
     def effective_batch(self) -> int:
@@ -54,9 +62,14 @@ class Recipe:
         return Path(self.base).is_dir() or self.name == "tiny"
 
     @property
+    def language(self) -> str:
+        """What data and eval set the dial selects: `bundled`, the small language of `tiny`, or `english`."""
+        return "bundled" if self.examples else "english"
+
+    @property
     def shipped_adapter(self) -> Path:
         """Where the adapter that comes with the kit lies; only `tiny` has one."""
-        return DATA / self.name / "adapter"
+        return DATA / Path(self.name).name / "adapter"
 
     @property
     def memory_gib(self) -> float:
@@ -64,24 +77,37 @@ class Recipe:
         return 1.5 + self.parameters * 0.55 / 2**30 + (2.0 if self.parameters > 1e8 else 0.0)
 
 
+_HUB = "deepseek-ai/DeepSeek-R1-Distill-Qwen-"
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("tiny", str(DATA / "tiny" / "base"), 4_100_000, system=TINY_SYSTEM, learning_rate=1e-3, epochs=1, batch=16,
                accumulation=1, max_length=512, max_new_tokens=220, warmup_share=0.05, checkpointing=False,
-               optimizer="adamw_torch", examples=3600),
-        Recipe("1.5b", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", 1_777_088_000),
-        Recipe("7b", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", 7_615_616_512),
-        Recipe("14b", "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", 14_770_033_664, batch=1, accumulation=8),
+               optimizer="adamw_torch", examples=3600, patience=0),
+        Recipe("1.5b", _HUB + "1.5B", 1_777_088_000, revision="ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562"),
+        Recipe("7b", _HUB + "7B", 7_615_616_512, revision="916b56a44061fd5cd7d6a8fb632557ed4f724f60"),
+        Recipe("14b", _HUB + "14B", 14_770_033_664, batch=1, accumulation=8,
+               revision="1df8507178afcc1bef68cd8c393f61a886323761"),
+        Recipe("32b", _HUB + "32B", 32_763_876_352, batch=1, accumulation=8,
+               revision="711ad2ea6aa40cfca18895e8aca02ab92df1a746"),
     )
 }  # fmt: skip
 
 
 def recipe_for(name: str) -> Recipe:
-    """The recipe of a size on the dial. Raises PushbackError, naming the sizes there are, for any other name."""
-    if name not in RECIPES:
-        raise PushbackError(f"No model called {name!r}. Choose one of: {', '.join(RECIPES)}.")
-    return RECIPES[name]
+    """The recipe of a size on the dial, or of any Qwen2 model: a Hub id (`owner/name`, `owner/name@revision`) or a folder.
+
+    Raises PushbackError for any other name, and for a model that this kit cannot train.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    if "/" not in name and not Path(name).is_dir():
+        raise PushbackError(
+            f"No model called {name!r}. Choose one of: {', '.join(RECIPES)}; or give a Hub id (owner/name) or a local folder."
+        )
+    from .own_model import own_recipe
+
+    return own_recipe(name)
 
 
 def chosen_recipe() -> Recipe:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .checks import check_adapter
+from .checks import adapter_fingerprint, check_adapter, fingerprint
 from .errors import PushbackError
 from .gguf_quantise import K_QUANTS, quantise
 from .gguf_table import REFERENCE, Table, measure, write_table
@@ -118,8 +118,9 @@ def ship_all(
     files = _all_files(recipe, models, out, kinds)
     named = TAKE_HOME if TAKE_HOME in kinds else kinds[0]
     modelfile = _modelfile(recipe, files[named][FRICTION].name, out)
-    table = measure(files, recipe, per_kind=per_kind)
-    card = write_model_card(out, recipe, adapter, measured)
+    origin = {"model": fingerprint(recipe), "adapter": adapter_fingerprint(adapter)}
+    table = measure(files, recipe, per_kind=per_kind, provenance=origin)
+    card = write_model_card(out, recipe, adapter, measured, table._repr_markdown_())
     results = write_table(table, out)
     return Shipment(out, models[FRICTION], {kind: files[kind][FRICTION] for kind in kinds}, modelfile, card, table, results)
 

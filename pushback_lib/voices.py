@@ -5,8 +5,9 @@ It knows nothing about what a good answer is.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .models import FRICTION
@@ -35,11 +36,16 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Speaker:
-    """A model with its adapter, the tokenizer and the recipe whose system prompt both voices share."""
+    """A model with its adapter, the tokenizer and the recipe whose system prompt both voices share.
+
+    `lock` is held while it generates: PEFT names the rows' adapters in hooks on the model's own layers, so that two
+    generations at once (a chat, and a cell beside it) would speak with each other's adapters.
+    """
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerFast
     recipe: Recipe
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def ask(self, user_input: str, **options: Any) -> dict[str, Spoken]:
         """Both voices' replies to one request."""
@@ -62,8 +68,8 @@ class Speaker:
         inputs = self.tokenizer([p for p, _ in rows], return_tensors="pt", padding=True, add_special_tokens=False)
         inputs = inputs.to(self.model.device)
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature else {"do_sample": False}
-        torch.manual_seed(seed)
-        with torch.inference_mode():
+        with self.lock, torch.inference_mode():
+            torch.manual_seed(seed)
             out = self.model.generate(
                 **inputs, adapter_names=[ADAPTER_OF[voice] for _, voice in rows], **sampling,
                 max_new_tokens=max_new_tokens or self.recipe.max_new_tokens, pad_token_id=self.tokenizer.pad_token_id,
@@ -97,3 +103,17 @@ def load_speaker(recipe: Recipe, adapter: Any = None, four_bit: bool = True) -> 
 
     model = load_with_adapter(recipe, adapter or recipe.shipped_adapter, four_bit)
     return Speaker(model, load_tokenizer(recipe), recipe)
+
+
+def load_chat_speaker(recipe: Recipe, adapter: Any = None) -> Speaker:
+    """`load_speaker` for a chat on this machine: on a CPU with unquantised weights, if they fit into free memory.
+
+    NF4 saves memory and costs time: a CPU unpacks every weight again for each token.
+    """
+    import torch
+
+    from .checks import free_memory_gib
+    from .models import compute_dtype
+
+    unpacked = 1.5 + recipe.parameters * compute_dtype().itemsize / 2**30  # libraries, weights
+    return load_speaker(recipe, adapter, four_bit=torch.cuda.is_available() or free_memory_gib() < unpacked)

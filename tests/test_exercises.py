@@ -113,7 +113,15 @@ LIMITS = "It speaks a small language and knows nothing else. " * 3 + "It pushes 
         (CARD + "It is quite good and nice. " * 6, False),  # says nothing about over-friction
         (CARD.replace("90 % [80–95] of 96", "very good") + LIMITS, False),
         (CARD + "Short.\n## Over-friction\n" + LIMITS, False),  # the words stand in another section
+        (CARD + LIMITS.split("It pushes")[0] * 2 + "\n## Licence\nover-friction", False),
+        (CARD + LIMITS + "\n## Licence\nApache-2.0", True),
     ],
 )
 def test_check_card_wants_figures_and_limits(text, ok):
     assert exercises.check_card(text, ["90 % [80–95] of 96"]).ok is ok
+
+
+@pytest.mark.parametrize(("own", "ok"), [("…", False), ("It is fine.", False), (LIMITS, True)])
+def test_check_card_does_not_count_the_words_that_stood_there_before(own, ok):
+    given = "\n" + LIMITS.replace("knows", "has heard of") + "\n"
+    assert exercises.check_card(CARD + given + own + "\n## Licence\n", [], given).ok is ok

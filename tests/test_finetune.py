@@ -1,6 +1,7 @@
 """Training through the real TRL, PEFT and bitsandbytes, on the bundled model."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,9 @@ def test_trl_still_takes_the_arguments_we_pass(name, tmp_path):
     assert config.assistant_only_loss
     assert config.per_device_train_batch_size * config.gradient_accumulation_steps == recipe_for(name).effective_batch
     assert 8 <= recipe_for(name).effective_batch <= 16
+    assert config.report_to == []
+    assert not config.push_to_hub
+    assert not config.logging_nan_inf_filter, "a NaN must be seen, not averaged away"
 
 
 @pytest.mark.slow
@@ -69,6 +73,75 @@ def test_a_short_training_learns_and_saves_whole(tmp_path):
     assert 0 < training.trainable < 0.3 * training.total
     check_adapter(tmp_path / "adapter", recipe)
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+@pytest.mark.slow
+def test_validation_without_gain_ends_training_and_keeps_the_best(tmp_path):
+    recipe = dataclasses.replace(TINY, learning_rate=0.0, patience=1, checkpoint_every=1, epochs=3)
+    training = train_adapter(recipe, RECORDS[:32], tmp_path / "adapter", validation=RECORDS[32:48])
+    assert [step for step, _ in training.validation] == [1, 2], "a step that cannot gain, then no more of six"
+    assert training.best == training.validation[0][1]
+    check_adapter(tmp_path / "adapter", recipe)
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("trl.SFTTrainer", ["model", "args", "train_dataset", "eval_dataset", "processing_class", "peft_config", "callbacks"]),
+        ("trl.SFTTrainer._get_train_sampler", ["train_dataset"]),
+        ("trl.SFTTrainer.training_step", []),
+        ("trl.SFTTrainer._save_checkpoint", ["model", "trial"]),
+        ("trl.SFTTrainer._save_rng_state", ["output_dir"]),
+        ("trl.SFTTrainer._load_from_checkpoint", ["resume_from_checkpoint", "model"]),
+        ("trl.SFTTrainer._send_telemetry", []),
+        ("trl.SFTTrainer.train", ["resume_from_checkpoint"]),
+        ("peft.LoraConfig", ["r", "lora_alpha", "target_modules", "task_type"]),
+        ("peft.PeftModel.save_pretrained", ["state_dict", "save_embedding_layers"]),
+        ("transformers.EarlyStoppingCallback", ["early_stopping_patience"]),
+        ("transformers.trainer_pt_utils.get_length_grouped_indices", ["lengths", "batch_size", "generator"]),
+    ],
+)
+def test_what_we_call_and_override_upstream_is_still_there(call, arguments):
+    import inspect
+    import pkgutil
+
+    parameters = inspect.signature(pkgutil.resolve_name(call)).parameters
+    taken = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    assert taken or not set(arguments) - set(parameters), f"{call} takes {list(parameters)}"
+
+
+def test_on_a_t4_the_adapter_trains_in_fp32(trainer, monkeypatch):
+    import torch
+
+    from pushback_lib import finetune
+    from pushback_lib.save_adapter import trained_weights
+
+    before = {name: parameter.data for name, parameter in trained_weights(trainer.model).items()}
+    assert {tensor.dtype for tensor in before.values()} == {torch.bfloat16}
+    monkeypatch.setattr(finetune, "compute_dtype", lambda: torch.float16)
+    finetune.cast_trainable(trainer.model)
+    assert {parameter.dtype for parameter in trained_weights(trainer.model).values()} == {torch.float32}
+    for name, parameter in trained_weights(trainer.model).items():
+        parameter.data = before[name]
+
+
+@pytest.mark.slow
+def test_a_run_tells_nobody_about_itself(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    from loopback_hub import LoopbackHub
+
+    code = ("import sys; from train_small import *; "
+            "train_adapter(small(epochs=1), records()[:16], Path(sys.argv[1]))")  # fmt: skip
+    with LoopbackHub() as hub:
+        env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
+        env.pop("CI", None)  # which would keep TRL's telemetry quiet by itself
+        run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "adapter")], env=env, cwd=Path(__file__).parent,
+                             capture_output=True, text=True, check=False)  # fmt: skip
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert hub.asked == []
 
 
 def test_nothing_to_train_on_is_said_at_once(tmp_path):

@@ -6,7 +6,7 @@ from pushback_lib.evaluate import held_out_requests
 from pushback_lib.models import FRICTION
 from pushback_lib.recipe import recipe_for
 from pushback_lib.records import prompt_messages
-from pushback_lib.voices import BASELINE, load_speaker
+from pushback_lib.voices import BASELINE, load_chat_speaker, load_speaker
 
 TINY = recipe_for("tiny")
 REQUESTS = held_out_requests(1)
@@ -62,3 +62,24 @@ def test_any_number_of_conversations_keeps_its_order(speaker):
     batched = speaker.speak_all(CONVERSATIONS, batch=5, progress=seen.append)
     assert sum(seen) == len(CONVERSATIONS)
     assert [b[BASELINE].reply.answer for b in batched] == [s[BASELINE].reply.answer for s in speaker.speak(CONVERSATIONS)]
+
+
+@pytest.mark.parametrize(("free", "dtype"), [(8.0, "float32"), (1.0, "uint8")])
+def test_a_chat_on_a_cpu_is_unquantised_where_memory_allows(monkeypatch, free, dtype):
+    monkeypatch.setattr("pushback_lib.checks.free_memory_gib", lambda: free)
+    monkeypatch.setattr("pushback_lib.models.check_memory", lambda recipe: None)
+    weight = load_chat_speaker(TINY).model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight
+    assert str(weight.dtype) == f"torch.{dtype}"
+
+
+def test_a_speaker_generates_once_at_a_time(speaker):
+    """PEFT's hooks on the model would mix up the adapters of two generations."""
+    import threading
+
+    expected, results = speaker.speak(CONVERSATIONS[:2]), []
+    threads = [threading.Thread(target=lambda: results.append(speaker.speak(CONVERSATIONS[:2]))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results == [expected] * 3

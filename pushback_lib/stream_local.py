@@ -1,0 +1,182 @@
+"""Both voices of a local model, streamed from one mixed batch, with a friction dial; knows no widget."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from .errors import PushbackError
+from .models import FRICTION
+from .records import Message
+from .side_by_side import Event, Preset, Put, Settings, in_thread
+from .stream_rows import Row, SameDraw, Streamer
+from .voices import ADAPTER_OF, Speaker
+
+SMALL = (
+    "The bundled model speaks a small language of facts, errands and wishes. It knows prompts like those in the list, "
+    "and few others: choose one, or change a word of one."
+)
+
+
+ONE_THREAD = 50_000_000  # parameters below which a token is too little work for two threads, which only wait for each other
+
+
+class LocalVoices:
+    """Baseline and friction from one model in one batch.
+
+    `dial` scales the adapter: 0 is the baseline, 1 as trained. It is read before each token, so that moving it while the
+    friction voice speaks changes how it goes on. With a temperature, both voices draw with the same random numbers, so
+    that equal models say equal things, and what one voice says does not depend on the other.
+    """
+
+    recorded = False
+
+    def __init__(self, speaker: Speaker) -> None:
+        from .presets import presets_for
+
+        self.speaker = speaker
+        self.dial: float | None = 1.0
+        recipe = speaker.recipe
+        self.name, self.system, self.max_tokens = recipe.name, recipe.system, recipe.max_new_tokens
+        self.note = SMALL if recipe.name == "tiny" else ""
+        self.threads = 1 if recipe.parameters < ONE_THREAD else None
+        self.presets: Sequence[Preset] = presets_for(recipe)
+
+    def stream(self, conversations: Mapping[str, list[Message]], settings: Settings, stop: threading.Event) -> Iterator[Event]:
+        """Events of every voice in `conversations`; the model is in use until the last of them."""
+        start = time.perf_counter()
+        return in_thread(partial(self._produce, dict(conversations), settings, stop, start), stop, tuple(conversations))
+
+    def _produce(
+        self, asked: dict[str, list[Message]], settings: Settings, stop: threading.Event, start: float, put: Put
+    ) -> None:
+        with self.speaker.lock:  # another chat or a cell may be generating
+            if stop.is_set():
+                return
+            batch = _Batch(self, asked, settings, stop, start, put)
+            with _threads(self.threads):
+                try:
+                    batch.run()
+                finally:
+                    batch.scale(1.0)
+
+
+@contextmanager
+def _threads(wanted: int | None) -> Iterator[None]:
+    """Computes on so many threads; None leaves it to torch."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Batch:
+    """One prompt's rows, generated together until the first of them ends, then the rest alone."""
+
+    def __init__(self, voices: LocalVoices, asked: dict[str, list[Message]], settings: Settings, stop: threading.Event,
+                 start: float, put: Put) -> None:  # fmt: skip
+        from peft.tuners.lora import LoraLayer
+
+        self.voices, self.settings, self.stop = voices, settings, stop
+        self.model, self.tokenizer = voices.speaker.model, voices.speaker.tokenizer
+        self.rows = [Row(voice, start, put, self.tokenizer) for voice in asked]
+        self.prompts = [fitting(voices.speaker, messages, settings.max_tokens) for messages in asked.values()]
+        layers = (module for module in self.model.modules() if isinstance(module, LoraLayer))
+        self.layers = [(layer, layer.scaling[FRICTION]) for layer in layers if FRICTION in layer.scaling]
+        self._scale = 1.0
+
+    def scale(self, dial: float) -> None:
+        """Scales the adapter; 1 puts back what was there."""
+        if dial != self._scale:
+            for layer, full in self.layers:
+                layer.scaling[FRICTION] = full * dial
+            self._scale = dial
+
+    def run(self) -> None:
+        """Generates until every row has ended or `stop` is set."""
+        import torch
+        from transformers import DynamicCache
+
+        inputs = self.tokenizer.pad({"input_ids": self.prompts}, return_tensors="pt").to(self.model.device)
+        ids, mask, cache = inputs["input_ids"], inputs["attention_mask"], DynamicCache()
+        rows = self.rows
+        with torch.inference_mode():
+            while rows and not self.stop.is_set():
+                ids = self._until_one_ends(rows, ids, mask, cache)
+                left = [at for at, row in enumerate(rows) if not row.end]
+                mask = torch.cat([mask, mask.new_ones(len(mask), ids.shape[1] - mask.shape[1])], dim=1)
+                rows, ids, mask = [rows[at] for at in left], ids[left], mask[left]
+                if rows:
+                    cache.batch_select_indices(torch.tensor(left, device=ids.device))
+        for row in rows:
+            row.finish("stopped")
+
+    def _until_one_ends(self, rows: list[Row], ids: Any, mask: Any, cache: Any) -> Any:
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
+        self.scale(self._dial())
+        told = len(rows[0].ids)
+        drawing = [SameDraw(self.settings, told)] if self.settings.temperature else []
+        with self._adapters(rows) as names:
+            return self.model.generate(
+                input_ids=ids, attention_mask=mask, past_key_values=cache, do_sample=False, **names,
+                streamer=Streamer(rows, self.settings.max_tokens), pad_token_id=self.tokenizer.pad_token_id,
+                max_new_tokens=self.settings.max_tokens - told, min_new_tokens=max(0, self.settings.min_tokens - told),
+                logits_processor=LogitsProcessorList(drawing), stopping_criteria=StoppingCriteriaList([self._enough()]),
+            )  # fmt: skip
+
+    @contextmanager
+    def _adapters(self, rows: list[Row]) -> Iterator[dict[str, list[str]]]:
+        """Who speaks with which adapter. One voice alone goes without the mixed batch, which costs a seventh of its speed."""
+        if len(rows) > 1:
+            yield {"adapter_names": [ADAPTER_OF[row.voice] for row in rows]}
+        elif rows[0].voice == FRICTION:
+            yield {}
+        else:
+            with self.model.disable_adapter():
+                yield {}
+
+    def _enough(self) -> Any:
+        import torch
+
+        def enough(ids: Any, _scores: Any, **_: Any) -> Any:
+            """After each token: whether to stop here; and the dial is read for the next one."""
+            self.scale(self._dial())
+            ends = ids[:, -1] == self.tokenizer.eos_token_id
+            done = self.stop.is_set() or bool(ends.any())
+            return torch.full((len(ids),), done, device=ids.device, dtype=torch.bool)
+
+        return enough
+
+    def _dial(self) -> float:
+        return 1.0 if self.voices.dial is None else float(self.voices.dial)
+
+
+def fitting(speaker: Speaker, messages: list[Message], max_tokens: int) -> list[int]:
+    """The prompt's ids; the oldest turns are left out until prompt and reply fit the model.
+
+    Raises PushbackError, before the slow part, if the last message alone does not.
+    """
+    room = speaker.model.config.max_position_embeddings - max_tokens
+    characters = len(messages[-1]["content"])
+    head, turns = [m for m in messages if m["role"] == "system"], [m for m in messages if m["role"] != "system"]
+    while characters < room * 40:  # no tokenizer here packs 40 characters into each token of a long text: spare it the work
+        text = speaker.tokenizer.apply_chat_template([*head, *turns], add_generation_prompt=True, tokenize=False)
+        ids = speaker.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) <= room:
+            return ids
+        if len(turns) < 3:
+            break
+        turns = turns[2:]
+    raise PushbackError(
+        f"The prompt of {characters:,} characters is too long: with {max_tokens:,} tokens kept for the reply, "
+        f"{speaker.recipe.name} has room for {max(room, 0):,} tokens. Shorten the prompt, or lower the maximum of tokens."
+    )

@@ -1,0 +1,214 @@
+"""What was said in a chat, turn by turn: recorded with its timing, exported, read back; knows no widget and no model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .blind import preferred, tally
+from .errors import PushbackError
+from .jsonl import read_jsonl, replacing, write_jsonl
+from .records import Message, Turn, prompt_messages
+from .side_by_side import Event
+
+Voice = Literal["baseline", "friction"]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Said(_Value):
+    """One voice's reply. Seconds count from the sending; `timing` holds (seconds, more thought, more answer)."""
+
+    voice: Voice
+    thought: str = ""
+    answer: str = ""
+    tokens: int = 0
+    first_token: float | None = None
+    thinking: float | None = None  # seconds until the thought was closed
+    seconds: float = 0.0
+    end: Literal["", "stop", "length", "stopped", "error"] = ""
+    error: str = ""
+    timing: tuple[tuple[float, str, str], ...] = ()
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of the tokens after the first, over the time from the first to the last."""
+        if self.first_token is None or self.tokens < 2 or self.seconds <= self.first_token:
+            return None
+        return (self.tokens - 1) / (self.seconds - self.first_token)
+
+
+class ChatTurn(_Value):
+    """One prompt and both replies. `panes` names the voices of pane A and B; `vote` was cast while they were hidden."""
+
+    at: str  # ISO 8601, UTC
+    model: str
+    user: str
+    said: tuple[Said, Said]
+    seed: int = 0
+    temperature: float = 0.0
+    max_tokens: int = 0
+    dial: float | None = None
+    dial_moved_to: float | None = None  # where it stood at the end, if it was moved while they spoke
+    number: int = 1  # which turn of its conversation
+    regenerated: bool = False
+    recorded: bool = False  # replayed from a file, not generated
+    blind: bool = False
+    panes: tuple[Voice, Voice] = ("baseline", "friction")
+    vote: Literal["", "A", "B", "tie", "both bad"] = ""
+
+    def of(self, voice: str) -> Said:
+        """The reply of one voice."""
+        return next(said for said in self.said if said.voice == voice)
+
+    def voted(self, choice: str) -> ChatTurn:
+        """The same turn with a vote. Raises PushbackError if it is none of the four."""
+        preferred(self.panes, choice)
+        return self.model_copy(update={"vote": choice})
+
+    @property
+    def preferred(self) -> str:
+        """The voice that got the vote, `tie`, `both bad`, or "" where there was no vote."""
+        return preferred(self.panes, self.vote) if self.vote else ""
+
+    def __repr__(self) -> str:
+        return f"<turn {self.number} with {self.model}: {self.user[:60]!r}>"
+
+    def _repr_html_(self) -> str:
+        """Both replies side by side, as the last line of a cell."""
+        from .panel_html import turn_table
+
+        return turn_table(self)
+
+
+class Hearing:
+    """Collects one voice's events into its reply so far."""
+
+    def __init__(self, voice: str) -> None:
+        self.voice, self.tokens, self.end, self.error = voice, 0, "", ""
+        self.first_token: float | None = None
+        self.thinking: float | None = None
+        self.seconds = 0.0
+        self._thought: list[str] = []
+        self._answer: list[str] = []
+        self._timing: list[tuple[float, str, str]] = []
+
+    def hear(self, event: Event) -> None:
+        """Adds what one event brings."""
+        self.tokens, self.seconds = max(self.tokens, event.tokens), event.seconds
+        if event.misfiled:
+            self._thought, self._answer = self._answer, []
+            self._timing = [(seconds, thought + answer, "") for seconds, thought, answer in self._timing]
+        self._thought += [event.thought] if event.thought else []
+        self._answer += [event.answer] if event.answer else []
+        if self.first_token is None and (event.tokens or event.thought or event.answer):
+            self.first_token = event.seconds
+        if event.answer and self.thinking is None and self._thought:
+            self.thinking = event.seconds
+        if event.thought or event.answer:
+            self._timing.append((round(event.seconds, 3), event.thought, event.answer))
+        self.end, self.error = event.end or self.end, event.error or self.error
+
+    @property
+    def thought(self) -> str:
+        self._thought = ["".join(self._thought)]
+        return self._thought[0]
+
+    @property
+    def answer(self) -> str:
+        self._answer = ["".join(self._answer)]
+        return self._answer[0]
+
+    def said(self, *, timing: bool = False) -> Said:
+        """The reply as it stands; its timing is left out where it only is to be shown."""
+        first, thinking = (None if value is None else round(value, 3) for value in (self.first_token, self.thinking))
+        return Said(voice=self.voice, thought=self.thought, answer=self.answer, tokens=self.tokens, first_token=first,
+                    thinking=thinking, seconds=round(self.seconds, 3), end=self.end, error=self.error,
+                    timing=tuple(self._timing) if timing else ())  # fmt: skip
+
+
+def messages_for(voice: str, system: str, turns: Sequence[ChatTurn], user: str) -> list[Message]:
+    """One voice's conversation: earlier turns with its own answers, thoughts dropped as the model's template demands.
+
+    A turn in which it gave no answer (stopped while it thought, failed) is left out.
+    """
+    history = []
+    for turn in turns:
+        answer = turn.of(voice).answer
+        if answer.strip():
+            history += [Turn(role="user", content=turn.user), Turn(role="assistant", content=answer)]
+    return prompt_messages(user, system, history)
+
+
+def save_turns(path: str | os.PathLike[str], turns: Iterable[ChatTurn]) -> int:
+    """Writes one JSON line a turn; returns how many."""
+    return write_jsonl(path, (turn.model_dump(mode="json") for turn in turns))
+
+
+def load_turns(path: str | os.PathLike[str]) -> list[ChatTurn]:
+    """Reads a transcript. Raises PushbackError naming the file, the line and the broken rule, or if there is no turn."""
+    turns = []
+    for number, row in read_jsonl(path):
+        try:
+            turns.append(ChatTurn.model_validate(row))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "turn"
+            raise PushbackError(
+                f"{Path(path)}, line {number}: {where}: {first['msg']}. Mend or delete that line, or export the chat again."
+            ) from error
+    if not turns:
+        raise PushbackError(f"{Path(path)} holds no turns. Export one from a chat, or replay another file.")
+    return turns
+
+
+def as_markdown(turns: Sequence[ChatTurn]) -> str:
+    """The transcript for people: figures and text of every turn, text in fences so that nothing in it is markup."""
+    votes = [turn.preferred for turn in turns if turn.vote]
+    parts = ["# Transcript of a side-by-side chat", *([f"Votes: {tally(votes)}."] if votes else [])]
+    for number, turn in enumerate(turns, 1):
+        dial = "" if turn.dial is None else f", dial {turn.dial:g}"
+        parts.append(f"## Turn {number}" + (" (recorded)" if turn.recorded else ""))
+        parts.append(f"{_code(turn.model)}, {turn.at}, seed {turn.seed}, temperature {turn.temperature:g}, "
+                     f"at most {turn.max_tokens} tokens{dial}")  # fmt: skip
+        parts.append(fenced(turn.user))
+        if turn.blind:
+            vote = f"voted {turn.vote}, so {turn.preferred}" if turn.vote else "no vote"
+            parts.append(f"Blind: A was {turn.panes[0]}, B was {turn.panes[1]}; {vote}.")
+        for said in turn.said:
+            parts += [f"### {said.voice}", _figures(said)]
+            parts += [f"Thought:\n\n{fenced(said.thought)}"] if said.thought else []
+            parts += [f"Answer:\n\n{fenced(said.answer)}"] if said.answer else ["No answer."]
+            parts += [f"Error:\n\n{fenced(said.error)}"] if said.error else []
+    return "\n\n".join(parts) + "\n"
+
+
+def save_markdown(path: str | os.PathLike[str], turns: Sequence[ChatTurn]) -> None:
+    """Writes `as_markdown` aside, then renames."""
+    with replacing(path) as part:
+        part.write_text(as_markdown(turns), encoding="utf-8")
+
+
+def fenced(text: str) -> str:
+    """The text in a code fence longer than any run of backticks in it."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _code(text: str) -> str:
+    return f"`{' '.join(text.replace('`', ' ').split())}`"
+
+
+def _figures(said: Said) -> str:
+    first = "no token" if said.first_token is None else f"first token after {said.first_token:.2f} s"
+    speed = f", {said.tokens_per_second:.0f} tokens/s" if said.tokens_per_second else ""
+    ended = {"length": ", cut off at the limit", "stopped": ", stopped", "error": ", failed"}.get(said.end, "")
+    return f"{said.tokens} tokens, {first}{speed}{ended}"

@@ -1,0 +1,56 @@
+"""What is computed in, by card; and tokenizers that do not fit the chat template."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+
+from pushback_lib.errors import PushbackError
+from pushback_lib.models import dtype_for, load_base, load_tokenizer, quantisation, trainable_dtype
+from pushback_lib.recipe import recipe_for
+
+TINY = recipe_for("tiny")
+
+
+@pytest.mark.parametrize(
+    ("card", "capability", "computes", "trains"),
+    [
+        ("T4", (7, 5), torch.float16, torch.float32),
+        ("V100", (7, 0), torch.float16, torch.float32),
+        ("A100", (8, 0), torch.bfloat16, torch.bfloat16),
+        ("L4, RTX 4090", (8, 9), torch.bfloat16, torch.bfloat16),
+        ("H100, H200", (9, 0), torch.bfloat16, torch.bfloat16),
+        ("none", None, torch.float32, torch.bfloat16),
+    ],
+)
+def test_the_card_decides_what_is_computed_in(card, capability, computes, trains):
+    assert dtype_for(capability) is computes, card
+    assert trainable_dtype(computes) is trains, card
+
+
+def test_under_fsdp_the_packed_weights_are_stored_in_one_dtype(monkeypatch):
+    assert quantisation().bnb_4bit_quant_storage is torch.uint8
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert quantisation().bnb_4bit_quant_storage is torch.float32
+
+
+def test_a_tokenizer_without_the_templates_tokens_is_refused(tmp_path):
+    base = shutil.copytree(TINY.base, tmp_path / "base")
+    text = (base / "tokenizer.json").read_text(encoding="utf-8").replace("<｜Assistant｜>", "<|im_start|>")
+    (base / "tokenizer.json").write_text(text, encoding="utf-8")
+    with pytest.raises(PushbackError, match=r"no token <｜Assistant｜>.*Choose a DeepSeek-R1-Distill-Qwen model"):
+        load_tokenizer(dataclasses.replace(TINY, base=str(base)))
+
+
+def test_pickled_weights_are_refused_and_so_is_another_architecture(tmp_path):
+    base = shutil.copytree(TINY.base, tmp_path / "base")
+    (base / "model.safetensors").unlink()
+    torch.save({}, base / "pytorch_model.bin")
+    with pytest.raises(PushbackError, match="No weights at"):
+        load_base(dataclasses.replace(TINY, base=str(base)))
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
+    with pytest.raises(PushbackError, match=r"'llama'; this kit needs 'qwen2'"):
+        load_base(dataclasses.replace(TINY, base=str(base)))
