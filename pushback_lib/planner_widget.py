@@ -45,7 +45,7 @@ class Planner:
         except PushbackError as error:
             self.found, self.shown.value = None, f'<p role="alert">{escape(str(error))}</p>'
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-
-        display(self.widget)
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        """The live widget, and beside it the plan as it stands for readers without a kernel."""
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
+        return {"text/plain": "Planner", "text/html": self.shown.value, "application/vnd.jupyter.widget-view+json": view}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_the_set_up_cell_never_reinstalls_what_colab_brings(name):
     setup = cells(name, "code")[0].source
     assert 'if "google.colab" in sys.modules' in setup
     installed = re.findall(r'"([a-z]+)[><=]', setup)
-    assert set(installed) <= {"trl", "bitsandbytes", "transformers", "datasketch"}
+    assert set(installed) <= {"trl", "bitsandbytes", "transformers", "datasketch", "gguf", "xllamacpp", "ollama", "cyllama"}
     assert "--no-deps -e ." in setup
 
 
@@ -146,7 +147,8 @@ PROMISES = {
     "01_meet_the_friction": """
         assert found["baseline"] == ["comply"] * 3, found
         assert found["friction"] == ["disagree", "clarify", "refuse"], found
-        assert all(said["friction"].finished for said in heard)
+        assert all(turn.of("friction").end == "stop" for turn in heard)
+        assert len(chat.turns) == 4 and not chat.busy and not blind.turns
         assert sum(row.right for row in rows if row.voice == "friction") >= 14
         assert sum(row.behaviour == "comply" for row in rows if row.voice == "baseline") == 16
         assert all(same)
@@ -174,7 +176,8 @@ PROMISES = {
         assert "Synthesizer:" in text
         assert log[-1][1] < 0.5 * log[0][1], log
         assert len(log) > 20 and (adapter / "adapter_model.safetensors").is_file()
-        assert seconds < 180, seconds
+        assert [len(replies) for replies in seen.replies.values()] == [3] * 4 and min(seen.replies) == 0
+        assert [reply.answer for reply in seen.replies[0]] == [said["baseline"].reply.answer for said in heard]
         assert all("Synthesizer:" in said["friction"].reply.thought for said in heard)
         assert all("Synthesizer:" not in said["baseline"].reply.thought for said in heard)
     """,
@@ -194,11 +197,24 @@ PROMISES = {
     """,
     "05_ship": """
         assert sum(left == right for left, right in replies) >= len(replies) - 1
-        assert (merged / "README.md").read_text().startswith("---\\nlicense: apache-2.0")
         assert not list(merged.glob("adapter*"))
         assert change.norm() > 20 * sizes["16-bit rounding"].norm()
         assert sizes["NF4 rounding"].norm() > 20 * sizes["16-bit rounding"].norm()
-        assert friction in card
+        assert all(same) and len(same) == 905 and 0 < len(differ) < 20
+        assert rendered == prompts and all(equal) and len(equal) == 18
+        assert [tuple(row[1:]) for row in rows] == [(len(tokenizer.chat_template), True, True), (rows[1][1], False, True)]
+        assert kinds == ["F32", "Q8_0", "Q4_K_M"] and [line.kind for line in table.lines] == kinds
+        assert all(line.rates["friction", FRICTION].share >= 0.85 for line in table.lines)
+        assert all(line.rates["friction", BASELINE].share <= 0.1 for line in table.lines)
+        assert table.lines[1].divergence.mean < table.lines[2].divergence.mean < 0.01
+        assert list(rates) == ["F32", "BF16", "F16", "Q8_0", "Q5_K_M", "Q4_K_M"]
+        assert 0 <= rates["F32"]["friction"].hits - rates["Q4_K_M"]["friction"].hits <= 3 and rates["F32"]["friction"].n == 160
+        assert "<think>" in made.template and (ship / "Modelfile").read_text(encoding="utf-8") == made.text
+        assert "(private)" in planned.getvalue() and "(public)" not in planned.getvalue()
+        assert planned.getvalue().count("repositories") == 1 and "3 repositories" in planned.getvalue()
+        assert len(figures) == 2 and "### The GGUF files" in card and "## Licence" in card_text
+        assert len(ModelCard(card_text).data.eval_results) == 3
+        assert not (ship / "wrong.gguf").exists()
     """,
 }
 
@@ -209,11 +225,11 @@ def test_the_notebook_runs_and_keeps_its_promise(name, tmp_path, monkeypatch):
     from nbclient import NotebookClient
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    notebook = load(name)
+    notebook, kernel = load(name), os.environ.get("PUSHBACK_TEST_KERNEL", "python3")  # `make colab` names another
     for cell in cells(name, "markdown"):
         for solution in SOLUTION.findall(cell.source):
             body, _, check = solution.strip().rpartition("\n")
             notebook.cells.append(nbformat.v4.new_code_cell(f"{body}\nverdict = {check}\nassert verdict.ok, verdict"))
     promise = "\n".join(line.strip() for line in PROMISES[name].strip().splitlines())
     notebook.cells.append(nbformat.v4.new_code_cell(promise))
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=600, kernel_name=kernel, resources={"metadata": {"path": str(tmp_path)}}).execute()
