@@ -135,15 +135,16 @@ def check_pushes_back(attempt: Callable[[str], bool]) -> Verdict:
     return _cases(attempt, [(case, expected) for case, expected in cases], "A closed language can be read with a few phrases.")
 
 
-def check_card(text: str, facts: Sequence[str]) -> Verdict:
-    """Notebook 05: a card whose figures are still in place and whose limits are in the writer's own words."""
+def check_card(text: str, facts: Sequence[str], given: str = "") -> Verdict:
+    """Notebook 05: a card with its figures still in place, and limits in the writer's own words beside the `given` ones."""
     missing = [fact for fact in facts if fact not in text]
     if missing:
         return Verdict(False, f"The card has lost a figure: {missing[0]!r}. Figures stay, with their n and interval.")
-    head, _, limits = text.partition("## Limits")
-    own = limits.split("##")[0].replace("…", " ").split()
-    if not head.strip() or len(own) < 25:
-        return Verdict(False, f"The section 'Limits' holds {len(own)} words. Write 25 or more: where would you not use it?")
-    if not any(word in limits.lower() for word in ("over-friction", "too often", "too much", "needlessly")):
+    head, _, rest = text.partition("## Limits")
+    own = rest.partition("\n## ")[0].replace(given.strip() or "…", " ").replace("…", " ")
+    if not head.strip() or len(own.split()) < 25:
+        return Verdict(False, f"Under 'Limits' stand {len(own.split())} words of yours. Write 25 or more: where would you not "
+                              "use it?")  # fmt: skip
+    if not any(word in own.lower() for word in ("over-friction", "too often", "too much", "needlessly", "without need")):
         return Verdict(False, "Say also where it pushes back without need (over-friction), with what you saw in notebook 04.")
     return Verdict(True, "A card with figures, and with limits that a person wrote.")

@@ -22,7 +22,7 @@ from typing import Any
 from .checks import ADAPTER_CARD
 from .errors import PushbackError
 from .gguf_source import MERGE, open_source
-from .recipe import Recipe
+from .recipe import DATA, Recipe
 
 SHIP = "`pushback ship all` makes it; run that first."
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -183,13 +183,19 @@ def base_repository(recipe: Recipe, names: Names) -> Repository:
     return Repository(names.base, "model", tuple(Upload(path.name, path) for path in files))
 
 
+def _in_the_kit(path: Path) -> Path:
+    """The path as people know it: files of the kit from its own folder on."""
+    kit = DATA.parent
+    return path.relative_to(kit) if path.is_relative_to(kit) else path
+
+
 def table(repositories: Sequence[Repository], public: bool) -> str:
     """What would be published: every file, its size and its place, and how large it is in all."""
     lines = []
     for repository in repositories:
         lines.append(f"{repository.kind} {repository.name}  ({'public' if public else 'private'})")
         for upload in sorted(repository.uploads, key=lambda one: one.place):
-            source = "made for it" if isinstance(upload.source, bytes) else str(upload.source)
+            source = "made for it" if isinstance(upload.source, bytes) else _in_the_kit(upload.source)
             lines.append(f"  {upload.size:>14,}  {upload.place:<34} from {source}")
         lines.append(f"  {repository.size:>14,}  bytes in {len(repository.uploads)} files")
     count = sum(len(repository.uploads) for repository in repositories)
