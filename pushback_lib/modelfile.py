@@ -2,6 +2,10 @@
 
 TEMPLATE renders what the family's chat template renders, in Go's text/template: the same bytes after BOS, which the runtime
 puts in front (the GGUF says so). Earlier thoughts are dropped, and the reply begins inside `<think>`, as in training.
+
+There are no MESSAGE lines unless they are asked for: they stand ahead of every chat. With two example exchanges there, the
+bundled model's over-friction rose from 0 % [0–5] to 50 % [39–61] of 80 and its friction fell from 98 % [92–100] to 59 %
+[47–71] of 64 (held-out prompts, greedy), for it learned from single requests.
 """
 
 from __future__ import annotations
