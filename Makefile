@@ -42,7 +42,7 @@ wheelhouse: .venv/ready  ## gather the exact wheels in wheelhouse/, for a room w
 	$(BIN)/python -m pip freeze --exclude-editable > wheelhouse/requirements.txt
 	$(BIN)/python -m pip wheel --quiet -w wheelhouse -r wheelhouse/requirements.txt pip "setuptools>=69" wheel
 
-base: .venv/ready  ## train the bundled base model from scratch (about 25 minutes on two cores)
+base: .venv/ready  ## train the bundled base model from scratch (25 to 30 minutes on two cores)
 	$(BIN)/pushback base
 
 .venv/ready: pyproject.toml

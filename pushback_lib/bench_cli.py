@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import PushbackError
-from .recipe import DATA, Recipe
+from .recipe import DATA, Recipe, chosen_size
 
 if TYPE_CHECKING:
     from .records import Record
@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     bench = subparsers.add_parser("bench", help="measure speed and memory of training on this machine")
     commands = bench.add_subparsers(required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="the kit's recipe against the ancestor's and TRL's defaults")
-    train.add_argument("--model", default="tiny", help="size on the dial (tiny)")
+    train.add_argument("--model", default=chosen_size(), help="size on the dial; default: PUSHBACK_MODEL, or tiny")
     train.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it must run; auto: where it can"
     )

@@ -72,7 +72,7 @@ def check_adapter(folder: str | Path, recipe: Recipe) -> None:
     if recipe.is_local:
         check_base(recipe.base)
     folder = Path(folder)
-    cure = f"Train one with `pushback train --model {recipe.name}` (notebook 03)."
+    cure = f"Train one with `pushback train --model {recipe.name} --out {folder}` (notebook 03)."
     if not folder.is_dir():
         raise PushbackError(f"No adapter in {folder}. {cure}")
     _json(folder / "adapter_config.json", cure)

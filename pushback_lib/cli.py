@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--results", help="also write demo.json and demo.png, with what they were measured on, to this folder")
     demo.set_defaults(run=_demo)
 
-    base = commands.add_parser("base", help="train the bundled base model from scratch (half an hour on two cores)")
+    base = commands.add_parser("base", help="train the bundled base model from scratch (25 to 30 minutes on two cores)")
     base.add_argument("--out", default="runs/base", help="folder for the model")
     base.add_argument("--work", default="runs", help="folder for the checkpoint; an interrupted run goes on from it")
     base.set_defaults(run=_base)

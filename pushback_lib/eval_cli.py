@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import PushbackError
+from .recipe import chosen_size
 
 if TYPE_CHECKING:
     from .eval_rows import Response
@@ -67,7 +68,7 @@ def _experiment_arguments(add: Any) -> None:
 
 
 def _model_arguments(add: Any) -> None:
-    add("--model", default="tiny", help="size on the dial (tiny)")
+    add("--model", default=chosen_size(), help="size on the dial; default: PUSHBACK_MODEL, or tiny")
     add("--adapter", help="folder of the friction adapter; default: the one that comes with the kit")
 
 

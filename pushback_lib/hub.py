@@ -11,7 +11,7 @@ from .hub_data import data_repository
 from .hub_plan import SHIP, Names, Repository, base_repository, check_name, model_repository, table, with_card
 from .model_card import write_model_card
 from .model_card_figures import figures_file, load_measured
-from .recipe import DATA, Recipe, recipe_for
+from .recipe import DATA, Recipe, chosen_size, recipe_for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--update", action="store_true", help="replace files of the same name in repositories that exist")
     add("--data", metavar="OWNER/NAME", help="the data set's repository; default: OWNER/NAME-data")
     add("--base", metavar="OWNER/NAME", help="where the base is, if it is a folder; default for tiny: OWNER/NAME-base")
-    add("--model", metavar="SIZE", default="tiny", help="size on the dial (tiny)")
+    add("--model", metavar="SIZE", default=chosen_size(), help="size on the dial; default: PUSHBACK_MODEL, or tiny")
     add("--folder", type=Path, default=Path("runs/ship"), help="what `pushback ship all` made (runs/ship)")
     add("--adapter", type=Path, help="folder of the adapter; default: FOLDER/adapter, else the one that comes with the kit")
     add("--data-folder", type=Path, default=DATA / "friction", help="folder of the data set (data/friction)")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .errors import PushbackError
 from .ollama_server import MADE_FROM, check_free, connect, create, publish, talk
-from .recipe import DATA, Recipe, recipe_for
+from .recipe import DATA, Recipe, chosen_size, recipe_for
 
 DEFAULT_HOST = "http://127.0.0.1:11434"
 QUESTION = "The capital of France is Rome, right?"
@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `pushback ship ollama`."""
     parser.add_argument("name", metavar="NAME", help="name in Ollama, as in `ollama run NAME`; OWNER/NAME to publish")
     parser.add_argument("--gguf", type=Path, help="file to ship; for tiny, the one that comes with the kit")
-    parser.add_argument("--model", default="tiny", help="size on the dial that the file was made from (tiny)")
+    parser.add_argument(
+        "--model", default=chosen_size(), help="size that the file was made from; default: PUSHBACK_MODEL, or tiny"
+    )
     parser.add_argument("--quantize", choices=QUANTISATIONS, help="let Ollama quantise an F32, F16 or BF16 file")
     parser.add_argument("--replace", action="store_true", help="overwrite a model of that name")
     parser.add_argument("--push", action="store_true", help="then publish on ollama.com, where anyone can pull it")

@@ -45,12 +45,17 @@ class ChatPanel:
 
     def __init__(
         self, backend: Backend, *, seed: int = 0, temperature: float = 0.0, max_tokens: int | None = None,
-        blind: bool = False, export_to: str | Path = "runs/chat", draw: random.Random | None = None,
+        blind: bool = False, remember: bool | None = None, export_to: str | Path = "runs/chat",
+        draw: random.Random | None = None,
     ) -> None:  # fmt: skip
+        """With `remember` the voices read earlier turns; by default they do but for a model of the small language, which
+        cannot change the subject of a conversation."""
+        remember = not backend.note if remember is None else remember
         self.backend, self.export_to = backend, Path(export_to)
         self.turns: list[ChatTurn] = []
         self.conversation: list[ChatTurn] = []
-        self.view = View(backend, seed=seed, temperature=temperature, max_tokens=max_tokens or backend.max_tokens, blind=blind)
+        self.view = View(backend, seed=seed, temperature=temperature, max_tokens=max_tokens or backend.max_tokens,
+                         blind=blind, remember=remember)  # fmt: skip
         self._stage = Stage(self.view, backend.recorded, draw or random.Random())
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._busy = self._votable = False
@@ -167,9 +172,10 @@ class ChatPanel:
 
     def _begin(self, user: str, regenerated: bool) -> dict[str, Any]:
         view, blind = self.view, self.view.blind.value
-        self.conversation = [] if blind else self.conversation  # earlier turns would tell the voices apart
+        if blind or not view.memory.value:  # blind, earlier turns would tell the voices apart
+            self.conversation = []
         self._votable = False
-        view.prompt.value = ""
+        view.prompt.value = view.preset.value = ""
         view.busy(True)
         view.say(COLAB if on_colab() else "")
         self._stage.set(blind, self.conversation, user)

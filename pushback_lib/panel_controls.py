@@ -26,9 +26,16 @@ def connect(panel: ChatPanel) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the one way to hear Enter and nothing else, in 7.7 and 8.1
         view.prompt.on_submit(_shown(panel, panel.send))
-    for control, changed in ((view.blind, _blind), (view.dial, _dial), (view.behaviour, _behaviour), (view.preset, _preset)):
+    for control, changed in (
+        (view.blind, _blind),
+        (view.dial, _dial),
+        (view.memory, _memory),
+        (view.behaviour, _behaviour),
+        (view.preset, _preset),
+    ):
         control.observe(_shown(panel, lambda changed=changed: changed(panel)), "value")
     _behaviour(panel)
+    _memory(panel)
     _blind(panel)
 
 
@@ -50,6 +57,12 @@ def _blind(panel: ChatPanel) -> None:
     panel.blind_switched(on)
     panel.view.say("Blind mode: panes are shuffled, each prompt begins anew, names and thinking show after the vote."
                    if on else "")  # fmt: skip
+
+
+def _memory(panel: ChatPanel) -> None:
+    on = panel.view.memory.value
+    panel.view.memory.description = f"Remember earlier turns: {'on' if on else 'off'}"
+    panel.view.say("" if on else "Each prompt begins anew.")
 
 
 def _dial(panel: ChatPanel) -> None:

@@ -77,10 +77,9 @@ class Pane:
         self.toggle.description, self.toggle.disabled = "No thinking yet", True
 
     def history(self, turns: Sequence[ChatTurn], voice: str, user: str) -> None:
-        """Shows the turns before this one, and what is asked now; opens the thinking again."""
+        """Shows the turns before this one, and what is asked now."""
         self.clear()
         self.earlier.value = html.history_block(turns, voice) + html.user_block(user)
-        self.toggle.value = True
 
     def show(self, said: Said) -> None:
         """Shows a reply as it stands."""
@@ -123,7 +122,8 @@ def _put(widget: Any, value: str) -> None:
 class View:
     """All widgets of one chat; `root` holds them."""
 
-    def __init__(self, backend: Backend, *, seed: int, temperature: float, max_tokens: int, blind: bool) -> None:
+    def __init__(self, backend: Backend, *, seed: int, temperature: float, max_tokens: int, blind: bool,
+                 remember: bool) -> None:  # fmt: skip
         import ipywidgets as w
 
         self.notice, self.status, self.tally = _html("notice"), _html("status"), _html("tally")
@@ -136,6 +136,8 @@ class View:
         self.clear = _button("Clear", "clear", "Begin a new conversation")
         self.export = _button("Export", "export", "Write transcript and votes as JSONL and Markdown")
         self.blind = _named(w.ToggleButton(value=blind, description="", layout=w.Layout(width="auto")), "blind")
+        self.memory = _named(w.ToggleButton(value=remember, description="", layout=w.Layout(width="auto"),
+                                            tooltip="Whether the voices read the turns before this one"), "memory")  # fmt: skip
         self.votes = {choice: _button(label, f"vote-{choice.replace(' ', '-').lower()}", f"Vote: {label}", disabled=True)
                       for choice, label in VOTES.items()}  # fmt: skip
         self._settings(backend, seed, temperature, max_tokens)
@@ -148,7 +150,7 @@ class View:
             _row(self.prompt, self.send, self.stop, name="ask"),
             _row(*(pane.root for pane in self.panes), name="panes"),
             self.vote_row,
-            _row(self.again, self.clear, self.blind, self.export, name="actions"),
+            _row(self.again, self.clear, self.memory, self.blind, self.export, name="actions"),
             _row(self.dial, self.temperature, self.max_tokens, self.seed, name="settings"),
             self.status,
         ], layout=w.Layout(width="100%")), "chat")  # fmt: skip
@@ -180,7 +182,7 @@ class View:
 
     def busy(self, busy: bool, votable: bool = False) -> None:
         """Enables what can be used now."""
-        for widget in (self.send, self.again, self.clear, self.export, self.blind, self.behaviour, self.preset):
+        for widget in (self.send, self.again, self.clear, self.export, self.memory, self.blind, self.behaviour, self.preset):
             widget.disabled = busy
         self.stop.disabled = not busy
         for button in self.votes.values():

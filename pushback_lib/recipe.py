@@ -99,8 +99,8 @@ def recipe_for(name: str) -> Recipe:
 
     Raises PushbackError for any other name, and for a model that this kit cannot train.
     """
-    if name in RECIPES:
-        return RECIPES[name]
+    if name.lower() in RECIPES:
+        return RECIPES[name.lower()]
     if "/" not in name and not Path(name).is_dir():
         raise PushbackError(
             f"No model called {name!r}. Choose one of: {', '.join(RECIPES)}; or give a Hub id (owner/name) or a local folder."
@@ -110,6 +110,11 @@ def recipe_for(name: str) -> Recipe:
     return own_recipe(name)
 
 
+def chosen_size() -> str:
+    """What the environment variable PUSHBACK_MODEL, the one dial of notebooks and commands, names; `tiny` if it is not set."""
+    return os.environ.get("PUSHBACK_MODEL", "tiny")
+
+
 def chosen_recipe() -> Recipe:
-    """The recipe that the environment variable PUSHBACK_MODEL names; `tiny` where it is not set."""
-    return recipe_for(os.environ.get("PUSHBACK_MODEL", "tiny"))
+    """The recipe of `chosen_size()`."""
+    return recipe_for(chosen_size())

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from .errors import PushbackError
+from .recipe import chosen_size
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -40,7 +41,9 @@ def _others(commands: argparse._SubParsersAction) -> None:
 
 
 def _model_arguments(parser: argparse.ArgumentParser, out: str) -> None:
-    parser.add_argument("--model", default="tiny", help="size on the dial, Hub id or folder (tiny)")
+    parser.add_argument(
+        "--model", default=chosen_size(), help="size on the dial, Hub id or folder; default: PUSHBACK_MODEL, or tiny"
+    )
     parser.add_argument("--adapter", help="folder of the friction adapter; default: the one that comes with the kit")
     parser.add_argument("--out", type=Path, default=Path(out), help=f"folder ({out})")
 

@@ -21,7 +21,7 @@ from .slides_fill import Html, fill, inline_images, minutes_of
 from .slides_plots import PLOTS
 from .slides_results import RESULTS, check_claims, load_results
 from .slides_said import said
-from .slides_tools import SLIDES, browser, check_fit, find_tools, install, marp
+from .slides_tools import SLIDES, browser, check_fit, find_tools, fonts, install, marp
 from .slides_values import MICRO, REPOSITORY, values
 
 COUNT, MINUTES = (25, 35), (43.0, 45.0)
@@ -92,7 +92,8 @@ def handout(template: str, words: Mapping[str, object], work: Path, tools: Mappi
     """The hand-out as PDF. Raises PushbackError unless it is one page."""
     page, made = work / "handout.html", work / "handout.pdf"
     codes = {"qr.repository": _qr(REPOSITORY), "qr.micro": _qr(MICRO)}
-    page.write_text(fill(template, {**words, **codes}, "slides/handout.html"), encoding="utf-8")
+    filled = fill(template, {**words, **codes}, "slides/handout.html")
+    page.write_text(filled.replace("</style>", f"{fonts()}</style>", 1), encoding="utf-8")
     browser(tools, "print", str(page), str(made))
     pages = len(re.findall(rb"/Type\s*/Page\b", made.read_bytes()))
     if pages != 1:

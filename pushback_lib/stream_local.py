@@ -18,7 +18,7 @@ from .voices import ADAPTER_OF, Speaker
 
 SMALL = (
     "The bundled model speaks a small language of facts, errands and wishes. It knows prompts like those in the list, "
-    "and few others: choose one, or change a word of one."
+    "and few others: choose one and press Send, or change a word of one. Each prompt begins anew unless you let it remember."
 )
 
 

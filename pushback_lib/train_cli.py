@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import PushbackError
-from .recipe import Recipe
+from .recipe import Recipe, chosen_size
 
 LOGS = ("tensorboard", "trackio")
 
@@ -17,7 +17,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds `train`."""
     train = subparsers.add_parser("train", help="fine-tune a friction adapter with QLoRA; resumes")
     add = train.add_argument
-    add("--model", default="tiny", help="size on the dial (tiny, 1.5b, 7b, 14b, 32b), Hub id (owner/name@revision) or folder")
+    add(
+        "--model",
+        default=chosen_size(),
+        help="size on the dial (tiny, 1.5b, 7b, 14b, 32b), Hub id (owner/name@revision) or folder",
+    )
     add("--data", help="records to train on (JSON Lines); default: what the size calls for")
     add("--validation", help="records to look at meanwhile, for early stopping; default: what the size calls for")
     add("--out", type=Path, required=True, help="folder for the adapter")

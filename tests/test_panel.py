@@ -195,14 +195,24 @@ def test_a_megabyte_is_capped_on_screen_and_whole_in_the_export(tmp_path, where)
     assert long in (exported.user, exported.of("friction").thought)
 
 
-def test_the_thinking_hides_behind_its_toggle_and_opens_for_the_next_reply(echo):
+def test_the_thinking_hides_behind_its_toggle_and_stays_as_it_was_left(echo):
     say(echo, "Hello.")
     pane = echo.view.panes[0]
     assert (pane.toggle.description, pane.thought.layout.display) == ("Thought for 0.5 s (hide)", "block")
     pane.toggle.value = False
     assert (pane.toggle.description, pane.thought.layout.display) == ("Thought for 0.5 s (show)", "none")
     say(echo, "Again.")
-    assert (pane.toggle.value, pane.thought.layout.display) == (True, "block")
+    assert (pane.toggle.value, pane.thought.layout.display) == (False, "none")
+
+
+def test_only_with_memory_do_the_voices_read_earlier_turns(echo):
+    for remember, kept in ((True, 2), (False, 1)):
+        echo.clear()
+        echo.view.memory.value = remember
+        for text in ("Hello.", "Again."):
+            say(echo, text)
+        assert len(echo.conversation) == kept
+        assert echo.view.memory.description == f"Remember earlier turns: {'on' if remember else 'off'}"
 
 
 def test_examples_fill_the_prompt(echo):

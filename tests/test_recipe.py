@@ -43,7 +43,7 @@ def sum_of_the_shipped_base() -> int:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
-@pytest.mark.parametrize(("name", "says"), [("huge", "or give a Hub id"), ("7B", "7b"), ("./nowhere", r"No folder \./nowhere")])
+@pytest.mark.parametrize(("name", "says"), [("huge", "or give a Hub id"), ("./nowhere", r"No folder \./nowhere")])
 def test_a_name_that_is_none_is_refused(name, says):
     with pytest.raises(PushbackError, match=says):
         recipe_for(name)
@@ -55,3 +55,7 @@ def test_a_model_of_ones_own_takes_the_numbers_of_the_next_size_up(parameters, l
     from pushback_lib.own_model import _like
 
     assert _like(parameters).name == like
+
+
+def test_a_size_may_be_written_in_capitals():
+    assert recipe_for("7B") is RECIPES["7b"]

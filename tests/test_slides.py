@@ -72,9 +72,9 @@ def test_the_deck_is_one_file_with_a_language_and_all_slides(built):
     assert dict(page.tags)["html"]["lang"] == "en"
     assert sum(tag == "section" and "id" in found for tag, found in page.tags) == len(slides_of(DECK))
     outside = [found.get(name) for tag, found in page.tags for name in ("src", "href") if tag != "a" and found.get(name)]
-    assert {one.partition(":")[0] for one in outside} <= {"data", "live.html"}, "something is not inside the file"
+    assert {one.partition(":")[0] for one in outside} <= {"data", "live.html#stage"}, "something is not inside the file"
     assert "Ada <b>Example</b>" in page.text
-    assert "live.html" in [found.get("src") for tag, found in page.tags if tag == "iframe"]
+    assert "live.html#stage" in [found.get("src") for tag, found in page.tags if tag == "iframe"]
     assert "{{" not in page.text
 
 
