@@ -19,7 +19,7 @@ def test_too_little_memory_is_said_before_anything_is_loaded(tmp_path, monkeypat
 
 
 def test_a_missing_adapter_names_the_cure(tmp_path):
-    with pytest.raises(PushbackError, match=r"No adapter in .*nowhere\. Train one with `pushback train --model tiny`"):
+    with pytest.raises(PushbackError, match=r"No adapter in .*nowhere\. Train one with `pushback train --model tiny --out"):
         merge.merge_adapter(TINY, tmp_path / "nowhere", tmp_path / "merged")
 
 
