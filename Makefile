@@ -49,7 +49,7 @@ base: .venv/ready  ## train the bundled base model from scratch (25 to 30 minute
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet -e ".[dev,ship]"
+	$(BIN)/python -m pip install --quiet -e ".[dev,ship,log]"
 	$(BIN)/python -m pip install --quiet --no-deps "dashscope==2.0.2"  # for one test: it carries Qwen's vocabulary
 	touch $@
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+LOG_PROJECT = "pushback"  # what trackio calls the runs of this kit
+
 
 @dataclass(frozen=True)
 class Training:
@@ -91,7 +93,7 @@ def sft_config(recipe: Recipe, work: Path, validate: bool = False, log: str | No
         optim=_optimizer(recipe), max_grad_norm=1.0, train_sampling_strategy="group_by_length", packing=False,
         logging_steps=gcd(10, save), logging_nan_inf_filter=False, save_strategy="steps" if save else "no",
         save_steps=save or 500, save_total_limit=2, report_to=[log] if log else [], seed=recipe.seed, data_seed=recipe.seed,
-        dataloader_pin_memory=False, **best, **many,
+        project=LOG_PROJECT, dataloader_pin_memory=False, **best, **many,
     )  # fmt: skip
 
 

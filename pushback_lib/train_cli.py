@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import PushbackError
+from .finetune import LOG_PROJECT
 from .recipe import Recipe, chosen_size
 
 LOGS = ("tensorboard", "trackio")
@@ -42,8 +43,7 @@ def run_train(args: argparse.Namespace) -> int:
     from .train_checkpoints import is_first_process, unfinished
     from .train_data import training_records, validation_records
 
-    if args.log:
-        set_up_log(args.log, args.out)
+    look = set_up_log(args.log, args.out) if args.log else None
     recipe = with_choices(recipe_for(args.model), args)
     found = unfinished(args.out)
     if found and not args.resume:
@@ -60,6 +60,8 @@ def run_train(args: argparse.Namespace) -> int:
         best = f", best validation loss {training.best:.3f}" if training.best is not None else ""
         loss = f"last loss {training.losses[-1][1]:.3f}" if training.losses else "too few steps for a loss"
         print(f"{training.adapter}: {len(records)} records, {training.seconds:.0f} s, {loss}{best}")
+        if look:
+            print(f"To look at the log: {look}")
     return 0
 
 
@@ -73,15 +75,20 @@ def with_choices(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     return dataclasses.replace(recipe, batch=batch, accumulation=whole // batch)
 
 
-def set_up_log(log: str, out: Path) -> None:
-    """Points the logger at a folder beside the adapter, on this machine. Raises PushbackError if it is not installed."""
+def set_up_log(log: str, out: Path) -> str:
+    """Points the logger at a folder beside the adapter, on this machine, and gives the command that shows it.
+
+    Raises PushbackError if the logger is not installed.
+    """
     import os
 
-    package = {"tensorboard": "tensorboard", "trackio": "trackio"}[log]
-    if find_spec(package) is None:
-        raise PushbackError(f"--log {log} needs the package {package}. Install it: `pip install {package}`.")
-    folder = str(out.with_name(f"{out.name}.{log}").resolve())
-    os.environ.setdefault({"tensorboard": "TENSORBOARD_LOGGING_DIR", "trackio": "TRACKIO_DIR"}[log], folder)
+    if find_spec(log) is None:
+        raise PushbackError(f"--log {log} needs the package {log}. Install it: `pip install {log}`.")
+    variable = {"tensorboard": "TENSORBOARD_LOGGING_DIR", "trackio": "TRACKIO_DIR"}[log]
+    folder = os.environ.setdefault(variable, str(out.with_name(f"{out.name}.{log}").resolve()))
+    if log == "tensorboard":
+        return f"tensorboard --logdir {folder}"
+    return f"TRACKIO_DIR={folder} trackio show --project {LOG_PROJECT}"
 
 
 def _positive(text: str) -> int:

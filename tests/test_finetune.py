@@ -8,7 +8,7 @@ import pytest
 from pushback_lib.checks import check_adapter
 from pushback_lib.corpus import friction_records
 from pushback_lib.errors import PushbackError
-from pushback_lib.finetune import make_trainer, sft_config, train_adapter
+from pushback_lib.finetune import LOG_PROJECT, make_trainer, sft_config, train_adapter
 from pushback_lib.models import load_tokenizer
 from pushback_lib.recipe import RECIPES, recipe_for
 from pushback_lib.records import prompt_messages, thought_text, to_messages
@@ -126,22 +126,46 @@ def test_on_a_t4_the_adapter_trains_in_fp32(trainer, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_tells_nobody_about_itself(tmp_path):
+@pytest.mark.parametrize("log", ["", "tensorboard", "trackio"])
+def test_a_run_tells_nobody_about_itself_and_logs_only_where_it_is_told(log, tmp_path):
     import os
     import subprocess
     import sys
 
     from loopback_hub import LoopbackHub
 
-    code = ("import sys; from train_small import *; "
-            "train_adapter(small(epochs=1), records()[:16], Path(sys.argv[1]))")  # fmt: skip
+    code = ("import sys; from train_small import *; from pushback_lib.train_cli import set_up_log; "
+            "out, log = Path(sys.argv[1]), sys.argv[2] or None; log and set_up_log(log, out); "
+            "train_adapter(small(epochs=1), records()[:48], out, log=log)")  # fmt: skip
     with LoopbackHub() as hub:
         env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
         env.pop("CI", None)  # which would keep TRL's telemetry quiet by itself
-        run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "adapter")], env=env, cwd=Path(__file__).parent,
+        run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "adapter"), log], env=env, cwd=Path(__file__).parent,
                              capture_output=True, text=True, check=False)  # fmt: skip
         assert run.returncode == 0, run.stderr[-2000:]
         assert hub.asked == []
+    assert {path.name for path in tmp_path.iterdir()} - {"hf"} == {"adapter", f"adapter.{log}"} - {"adapter."}
+    assert LOGGED[log](tmp_path / f"adapter.{log}") == [1, 2, 3]
+
+
+def _steps_in_tensorboard(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [scalar.step for scalar in events.Scalars("train/loss")]
+
+
+def _steps_in_trackio(folder):
+    import json
+    import sqlite3
+
+    with sqlite3.connect(folder / f"{LOG_PROJECT}.db") as database:
+        rows = [json.loads(metrics) for (metrics,) in database.execute("SELECT metrics FROM metrics ORDER BY id")]
+    return [row["train/global_step"] for row in rows if "train/loss" in row]
+
+
+LOGGED = {"": lambda folder: [1, 2, 3], "tensorboard": _steps_in_tensorboard, "trackio": _steps_in_trackio}
 
 
 def test_nothing_to_train_on_is_said_at_once(tmp_path):

@@ -64,5 +64,7 @@ def test_a_log_stays_on_this_machine_beside_the_adapter(tmp_path, monkeypatch, l
 
     monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(train_cli, "find_spec", lambda name: True)
-    train_cli.set_up_log(log, tmp_path / "adapter")
+    look = train_cli.set_up_log(log, tmp_path / "adapter")
     assert os.environ.pop(variable) == str(tmp_path / f"adapter.{log}")
+    assert log in look
+    assert f"adapter.{log}" in look
