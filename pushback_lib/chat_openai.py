@@ -14,6 +14,7 @@ from typing import Any
 
 from .chat import CallFailed, ChatReply, Message
 from .errors import PushbackError
+from .replies import OPEN, join_reply
 
 OLLAMA_URL = "http://localhost:11434/v1"
 LONGEST_WAIT = 600.0  # seconds; a server that asks for more than this is better met later
@@ -163,19 +164,31 @@ class OpenAIChat:
 
 
 def parse_completion(raw: bytes) -> ChatReply:
-    """The reply in a `chat.completion` body. Raises CallFailed("malformed") where the JSON is broken or lacks it."""
+    """The reply in a `chat.completion` body, reasoning in `<think>…</think>` where the server keeps it apart.
+
+    Raises CallFailed("malformed") where the JSON is broken or lacks the reply.
+    """
     try:
         body = json.loads(raw)
         choice = body["choices"][0]
         usage = body.get("usage") or {}
         return ChatReply(
-            text=choice["message"].get("content") or "",
+            text=_text(choice["message"]),
             finish_reason=choice.get("finish_reason") or "stop",
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage.get("completion_tokens") or 0),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise CallFailed("malformed", f"a body of {len(raw)} bytes that is no chat completion") from error
+
+
+def _text(message: dict[str, Any]) -> str:
+    """llama.cpp and older vLLM send reasoning as `reasoning_content`; Ollama and newer vLLM as `reasoning`."""
+    thought = message.get("reasoning_content") or message.get("reasoning") or ""
+    answer = message.get("content") or ""
+    if not thought:
+        return answer
+    return join_reply(thought, answer) if answer else f"{OPEN}\n{thought.strip()}"  # cut off while it thought
 
 
 def _said(error: Any) -> str:

@@ -110,10 +110,12 @@ def free_memory_gib() -> float:
 
 
 def check_memory(recipe: Recipe, free_gib: float | None = None) -> None:
-    """Raises PushbackError if there is clearly too little memory to train this recipe (see `Recipe.memory_gib`)."""
-    free = free_memory_gib() if free_gib is None else free_gib
-    if free < recipe.memory_gib:
+    """Raises PushbackError if the planner says that the base alone does not fit into free memory."""
+    from .planner import loading_gib
+
+    free, need = free_memory_gib() if free_gib is None else free_gib, loading_gib(recipe)
+    if free < need:
         raise PushbackError(
-            f"{recipe.name!r} needs about {recipe.memory_gib:.1f} GiB to train, and {free:.1f} GiB are free. "
+            f"{recipe.name!r} needs about {need:.1f} GiB to load, and {free:.1f} GiB are free. "
             "Close other programs and notebooks, or choose a smaller model on the dial."
         )

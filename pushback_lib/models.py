@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 TEMPLATE_TOKENS = ("<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>")
 FRICTION = "friction"  # the adapter's name inside the model
+PLAIN_LORA = (
+    "This system has no bitsandbytes (macOS): the base is loaded in 16 bit, and training is plain LoRA, not QLoRA. It takes "
+    "about three times the memory for the weights; `pushback fit --gpu laptop` plans it."
+)
 
 
 def dtype_for(capability: tuple[int, int] | None) -> torch.dtype:
@@ -49,14 +54,19 @@ def under_fsdp() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")  # set by `accelerate launch`
 
 
+def bitsandbytes_runs() -> bool:
+    """Whether this system can hold weights in NF4; macOS cannot."""
+    return sys.platform != "darwin"
+
+
 def quantisation() -> Any:
-    """NF4 with double quantisation, as QLoRA trains on; None on macOS, where bitsandbytes does not run.
+    """NF4 with double quantisation, as QLoRA trains on; None where bitsandbytes does not run.
 
     Under FSDP the packed weights are stored in the compute dtype, since FSDP shards parameters of one dtype only.
     """
     from transformers import BitsAndBytesConfig
 
-    if sys.platform == "darwin":
+    if not bitsandbytes_runs():
         return None
     storage = {"bnb_4bit_quant_storage": compute_dtype()} if under_fsdp() else {}
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
@@ -107,7 +117,6 @@ def _not_loaded(recipe: Recipe, error: OSError) -> PushbackError:
 def quiet() -> None:
     """Hides what only developers of the kit can act on: deprecations in transformers, a hint about optional kernels."""
     import logging
-    import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -124,17 +133,22 @@ def check_model(recipe: Recipe) -> None:
 def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
     """The base model: in NF4, or (`four_bit=False`) as it was published, for merging.
 
-    Raises PushbackError before loading if a local folder is not whole, memory is short, or the Hub has or gives no such model.
+    Where NF4 cannot be had, it is in 16 bit, and a warning says so: training is then LoRA without the Q. Raises
+    PushbackError before loading if a local folder is not whole, memory is short, or the Hub has or gives no such model.
     """
     quiet()
+    import torch
     from transformers import AutoModelForCausalLM
 
     check_model(recipe)
+    plain = four_bit and quantisation() is None
+    if plain:
+        warnings.warn(PLAIN_LORA, stacklevel=2)
     try:
         return AutoModelForCausalLM.from_pretrained(
             recipe.base,
             revision=recipe.revision or "main",
-            dtype=compute_dtype(),
+            dtype=torch.bfloat16 if plain else compute_dtype(),
             quantization_config=quantisation() if four_bit else None,
             device_map=_device_map(),
             use_safetensors=True,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import planner_memory as memory
 from .errors import PushbackError
+from .models import bitsandbytes_runs, compute_dtype
 from .planner_memory import Setting
 from .planner_time import Card, card_for, dollars, hours
 from .recipe import RECIPES, Recipe, recipe_for
@@ -88,9 +89,11 @@ class Plan:
 def setting_for(recipe: Recipe, card: Card, length: int | None = None, batch: int | None = None) -> Setting:
     """How the kit would train this recipe on that card: see `models.compute_dtype`, `models.trainable_dtype`."""
     length, batch = length or recipe.max_length, batch or recipe.batch
-    compute, adapter = (2, 2 if card.bf16 else 4) if card.cuda else (4, 2)
-    return Setting(batch, length, recipe.rank, recipe.checkpointing, compute, adapter,
-                   recipe.optimizer if card.cuda else "adamw_torch", card.cuda, padded=batch > 1)  # fmt: skip
+    four_bit = card.cuda or bitsandbytes_runs()
+    compute, adapter = (2, 2 if card.bf16 else 4) if card.cuda else (4, 2) if four_bit else (2, 4)
+    optimizer = recipe.optimizer if card.cuda else "adamw_torch"
+    return Setting(batch, length, recipe.rank, recipe.checkpointing, compute, adapter, optimizer, card.cuda,
+                   padded=batch > 1, four_bit=four_bit)  # fmt: skip
 
 
 def plan(
@@ -128,9 +131,7 @@ def parts(config: Qwen2Config, setting: Setting) -> tuple[Part, ...]:
     """The memory of a training step by part, at its highest; the last part is overhead and only estimated."""
     activations, logits, gradients = memory.activation_bytes(config, setting)
     tensors = (
-        Part("NF4 weights", memory.nf4_bytes(config)),
-        Part("quantisation state", memory.state_bytes(config)),
-        Part("embeddings, head, norms", memory.unquantised_bytes(config, setting.compute)),
+        *weights(config, setting),
         Part("adapter", setting.adapter * memory.adapter_parameters(config, setting.rank)),
         Part("gradients", gradients),
         Part("optimizer", memory.optimizer_bytes(config, setting)),
@@ -140,6 +141,26 @@ def parts(config: Qwen2Config, setting: Setting) -> tuple[Part, ...]:
     total = sum(part.bytes for part in tensors)
     overhead = memory.CUDA_CONTEXT + memory.FRAGMENTS * total if setting.cuda else LIBRARIES
     return (*tensors, Part("driver and allocator" if setting.cuda else "libraries", int(overhead)))
+
+
+def weights(config: Qwen2Config, setting: Setting) -> tuple[Part, ...]:
+    """The memory of the frozen base by part."""
+    linear = (
+        (Part("NF4 weights", memory.nf4_bytes(config)), Part("quantisation state", memory.state_bytes(config)))
+        if setting.four_bit
+        else (Part("weights in 16 bit", memory.linear_bytes(config, setting.compute)),)
+    )
+    return (*linear, Part("embeddings, head, norms", memory.unquantised_bytes(config, setting.compute)))
+
+
+def loading_gib(recipe: Recipe) -> float:
+    """What the base alone takes on this machine, libraries or driver included."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    card = dataclasses.replace(card_for(1.0), cuda=cuda, bf16=compute_dtype() is torch.bfloat16)
+    total = sum(part.bytes for part in weights(config_for(recipe), setting_for(recipe, card)))
+    return (total + (memory.CUDA_CONTEXT if cuda else LIBRARIES)) / GIB
 
 
 def needed_gib(config: Qwen2Config, setting: Setting) -> float:

@@ -37,6 +37,7 @@ class Setting:
     cuda: bool = True
     padded: bool = True
     loss_share: float = 1.0  # share of the tokens that carry loss; 1 is the safe side
+    four_bit: bool = True  # else the base is in `compute`, and training is plain LoRA
 
     @property
     def tokens(self) -> int:
@@ -62,6 +63,11 @@ def head_size(config: Qwen2Config) -> int:
 def nf4_bytes(config: Qwen2Config) -> int:
     """The linear layers' weights, half a byte each."""
     return config.num_hidden_layers * sum(ceil(inputs * outputs / 2) for inputs, outputs in linears(config))
+
+
+def linear_bytes(config: Qwen2Config, compute: int) -> int:
+    """The linear layers' weights, not quantised."""
+    return config.num_hidden_layers * sum(compute * inputs * outputs for inputs, outputs in linears(config))
 
 
 def state_bytes(config: Qwen2Config) -> int:

@@ -71,11 +71,6 @@ class Recipe:
         """Where the adapter that comes with the kit lies; only `tiny` has one."""
         return DATA / Path(self.name).name / "adapter"
 
-    @property
-    def memory_gib(self) -> float:
-        """Rough need for QLoRA training: libraries, 0.55 bytes a parameter in NF4, adapter, optimizer, activations."""
-        return 1.5 + self.parameters * 0.55 / 2**30 + (2.0 if self.parameters > 1e8 else 0.0)
-
 
 _HUB = "deepseek-ai/DeepSeek-R1-Distill-Qwen-"
 RECIPES: dict[str, Recipe] = {

@@ -5,6 +5,7 @@ Not a finite loss, no memory, no room on the disk, the user's own interrupt.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import shutil
 from collections.abc import Iterator
@@ -80,24 +81,25 @@ def check_room(work: Path, trainable: int) -> None:
 
 
 def check_fits(recipe: Recipe, gib: float | None = None) -> None:
-    """Raises PushbackError, with what would fit, if the planner says that this recipe does not fit on the CUDA card.
+    """Raises PushbackError, with what would fit, if the planner says that this recipe does not fit on the card or machine.
 
-    `gib`: of a card that is not there, for asking beforehand. Without a card, `checks.check_memory` looks at the machine.
+    `gib`: of a CUDA card that is not there, for asking beforehand. Of a machine without a card, what is free counts.
     """
     import torch
 
+    from .checks import free_memory_gib
     from .planner import advice, needed_gib, setting_for
     from .planner_time import card_for
     from .shapes import config_for
 
-    if gib is None and not torch.cuda.is_available():
-        return
-    gib = total_memory_gib() if gib is None else gib
-    need = needed_gib(config_for(recipe), setting_for(recipe, card_for(gib)))
+    cuda = gib is not None or torch.cuda.is_available()
+    if gib is None:
+        gib = total_memory_gib() if cuda else free_memory_gib()
+    need = needed_gib(config_for(recipe), setting_for(recipe, dataclasses.replace(card_for(gib), cuda=cuda)))
     if need > gib:
         raise PushbackError(
-            f"{recipe.name!r} at sequence {recipe.max_length}, batch {recipe.batch}, needs about {need:.1f} GiB, and this card "
-            f"has {gib:.1f}. {advice(recipe, gib)} {OPTIONS}"
+            f"{recipe.name!r} at sequence {recipe.max_length}, batch {recipe.batch}, needs about {need:.1f} GiB, and this "
+            f"{'card has' if cuda else 'machine has free'} {gib:.1f}. {advice(recipe, gib, cuda=cuda)} {OPTIONS}"
         )
 
 

@@ -15,6 +15,7 @@ from loopback_server import KEY, MODEL, Loopback
 from pushback_lib.chat import CallFailed, ChatReply, LocalChat, load_local
 from pushback_lib.chat_openai import OpenAIChat, _retry_after, parse_completion
 from pushback_lib.errors import PushbackError
+from pushback_lib.replies import Reply, split_reply
 
 ASK = [{"role": "system", "content": "Part: Answer"}, {"role": "user", "content": "Is the kettle safe?"}]
 
@@ -176,6 +177,21 @@ def test_a_body_that_is_no_completion_is_malformed(body):
 def test_a_body_without_text_or_usage_is_an_empty_reply():
     raw = json.dumps({"choices": [{"message": {"content": None}}], "usage": None}).encode()
     assert parse_completion(raw) == ChatReply("", "stop", 0, 0)
+
+
+REASONED = [
+    ({"content": "\n\nNo.", "reasoning_content": "\nHm.\n"}, Reply("Hm.", "No.", True)),  # llama.cpp
+    ({"content": "No.", "reasoning": "Hm."}, Reply("Hm.", "No.", True)),  # Ollama
+    ({"content": "<think>\nHm.\n</think>\n\nNo."}, Reply("Hm.", "No.", True)),  # a server that leaves the text as it is
+    ({"content": "No.", "reasoning_content": None}, Reply("", "No.", True)),
+    ({"content": "", "reasoning_content": "Hm. And"}, Reply("Hm. And", "", False)),  # cut off
+]
+
+
+@pytest.mark.parametrize(("message", "reply"), REASONED)
+def test_reasoning_that_the_server_keeps_apart_is_not_lost(message, reply):
+    raw = json.dumps({"choices": [{"message": message}]}).encode()
+    assert split_reply(parse_completion(raw).text, prefilled=False) == reply
 
 
 def test_the_local_backend_passes_on_what_it_is_asked():

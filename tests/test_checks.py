@@ -102,5 +102,7 @@ def test_too_little_memory_is_said_beforehand(name, free, enough):
     if enough:
         check_memory(recipe_for(name), free_gib=free)
     else:
-        with pytest.raises(PushbackError, match=rf"'{name}' needs about .* GiB .*{free:.1f} GiB are free.*smaller model"):
+        with pytest.raises(
+            PushbackError, match=rf"'{name}' needs about .* GiB to load.*{free:.1f} GiB are free.*smaller model"
+        ):
             check_memory(recipe_for(name), free_gib=free)

@@ -1,3 +1,4 @@
+import asyncio
 import unicodedata
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 from gguf_files import friction, merged
 
+from pushback_lib.chat_openai import OpenAIChat
 from pushback_lib.corpus import draw_requests
 from pushback_lib.errors import PushbackError
 from pushback_lib.llama_cpp import LlamaCpp
@@ -112,6 +114,29 @@ def test_greedy_text_and_probabilities_equal_hugging_face_s_at_f32(server, token
         assert np.abs(ours - theirs)[likely].max() < 1e-3
         reply = split_reply(found.text)
         assert server.chat(messages, 220) == (reply.thought, reply.answer)
+
+
+@pytest.mark.slow
+def test_many_calls_at_a_time_through_the_client_of_eval_and_data_bring_thought_and_answer():
+    requests = draw_requests(1, seed=6, held_out=True)
+    talks = [prompt_messages(one.user, TINY.system, one.history) for one in requests]
+
+    async def ask(url):
+        chat = OpenAIChat("friction", url)
+        await chat.check()
+        calls = (chat.complete(messages, seed=1, temperature=0.0, max_tokens=220) for messages in talks)
+        found = await asyncio.gather(*calls)
+        await chat.close()
+        return found
+
+    with LlamaCpp(friction("F32"), slots=4, name="friction") as server:
+        replies = asyncio.run(ask(server.base_url))
+        alone = [server.chat(messages, 220) for messages in talks]
+    for reply, (thought, answer) in zip(replies, alone, strict=True):
+        split = split_reply(reply.text, prefilled=False)
+        assert (split.thought, split.answer) == (thought, answer)
+        assert split.thought.startswith("Problem Framer")
+        assert reply.completion_tokens > 30
 
 
 @pytest.mark.slow

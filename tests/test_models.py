@@ -36,6 +36,24 @@ def test_under_fsdp_the_packed_weights_are_stored_in_one_dtype(monkeypatch):
     assert quantisation().bnb_4bit_quant_storage is torch.float32
 
 
+@pytest.mark.slow
+def test_without_bitsandbytes_training_is_plain_lora_in_16_bit_and_says_so(tmp_path, monkeypatch):
+    from pushback_lib import models, planner
+    from pushback_lib.corpus import friction_records
+    from pushback_lib.finetune import train_adapter
+
+    monkeypatch.setattr(models, "bitsandbytes_runs", lambda: False)
+    monkeypatch.setattr(planner, "bitsandbytes_runs", lambda: False)
+    with pytest.warns(UserWarning, match=r"no bitsandbytes.*loaded in 16 bit, and training is plain LoRA, not QLoRA"):
+        base = load_base(TINY)
+    assert {parameter.dtype for parameter in base.parameters()} == {torch.bfloat16}
+    assert [part.name for part in planner.plan("1.5b", "laptop").parts][:2] == ["weights in 16 bit", "embeddings, head, norms"]
+    assert planner.plan("1.5b", "t4").parts[0].name == "NF4 weights"
+    with pytest.warns(UserWarning, match="plain LoRA"):
+        training = train_adapter(TINY, friction_records(320, seed=2), tmp_path / "adapter")
+    assert training.losses[-1][1] < 0.7 * training.losses[0][1]
+
+
 def test_a_tokenizer_without_the_templates_tokens_is_refused(tmp_path):
     base = shutil.copytree(TINY.base, tmp_path / "base")
     text = (base / "tokenizer.json").read_text(encoding="utf-8").replace("<｜Assistant｜>", "<|im_start|>")
