@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from .corpus import draw_requests
 from .errors import PushbackError
 from .evaluate import EVAL_SEED, N_PER_KIND
-from .jsonl import read_jsonl
+from .jsonl import read_models
 from .recipe import DATA
 from .records import Behaviour, Turn
 from .requests import CONTRAST_KINDS, FRICTION_KINDS, Request
@@ -60,13 +60,7 @@ def is_friction(prompt: Prompt) -> bool:
 def load_prompts(path: str | os.PathLike[str] = PROMPTS) -> list[Prompt]:
     """Reads and checks a prompt file. Raises PushbackError naming the file, the line and the broken rule."""
     prompts, seen = [], {}
-    for number, row in read_jsonl(path):
-        try:
-            prompt = Prompt.model_validate(row)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "prompt"
-            raise _broken(path, number, f"{where}: {first['msg']}") from error
+    for number, prompt in read_models(path, Prompt):
         if not (prompt.id and prompt.user_input.strip()):
             raise _broken(path, number, "id or user_input is empty")
         if prompt.id in seen:

@@ -1,4 +1,4 @@
-"""Reads and writes JSON Lines; knows nothing about what a line means."""
+"""Reads and writes JSON Lines; knows nothing about what a line means beyond the model it is given."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from .errors import PushbackError
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -35,6 +39,22 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
                     "Each line holds one {...} record; mend or delete that line."
                 )
             yield number, row
+
+
+def read_models(path: str | os.PathLike[str], model: type[M]) -> Iterator[tuple[int, M]]:
+    """Yields (line number from 1, the line as a `model`) for each non-empty line, in flat memory.
+
+    Raises PushbackError as `read_jsonl` does, or naming the first line that breaks a rule of the model, and the rule.
+    """
+    for number, row in read_jsonl(path):
+        try:
+            yield number, model.model_validate(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or model.__name__.lower()
+            raise PushbackError(
+                f"{Path(path)}, line {number}: {where}: {first['msg']}. Mend or delete that line, then run again."
+            ) from error
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) -> int:

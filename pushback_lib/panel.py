@@ -219,7 +219,7 @@ class ChatPanel:
         self._votable = turn["blind"] and not any(one.error for one in said)
         self._busy = False
         self.view.busy(False, votable=self._votable)
-        self.view.say("Vote, then see who was who." if self._votable else "")
+        self.view.say("Vote, then see who was who." if self._votable else self.backend.hint(turn["user"]))
 
     def _still_speaking(self) -> None:
         self.view.say("Both voices are still speaking. Press Stop first, or wait.")

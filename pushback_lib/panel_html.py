@@ -12,6 +12,7 @@ from html import escape
 from .transcript import ChatTurn, Said
 
 SHOWN = 12_000  # characters of one text that are shown; more would make the browser slow
+NOT_READ = "[no answer: the model does not read this turn]"
 HISTORY = 8  # earlier turns shown in a pane
 COPIED = 200_000  # characters that Copy offers
 BLOCK = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.45;margin:0 0 6px 0"
@@ -95,7 +96,7 @@ def history_block(turns: Sequence[ChatTurn], voice: str) -> str:
         if said.thought:
             parts.append(f"<details><summary>Thought, no longer read by the model</summary>"
                          f'<div style="{BLOCK}">{capped(said.thought, SHOWN // 4)}</div></details>')  # fmt: skip
-        parts.append(f'<div style="{BLOCK}">{capped(said.answer, SHOWN // 4) or "[no answer]"}</div>')
+        parts.append(f'<div style="{BLOCK}">{capped(said.answer, SHOWN // 4) or NOT_READ}</div>')
         parts += [error_block(said.error)] if said.error else []
     return "".join(parts) + ("<hr>" if parts else "")
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from .errors import PushbackError
-from .jsonl import read_jsonl, write_jsonl
+from .jsonl import read_models, write_jsonl
 from .personas import PERSONA_NAMES
 from .replies import join_reply
 
@@ -130,16 +130,7 @@ def to_row(record: Record) -> dict[str, object]:
 
 def load_records(path: str | os.PathLike[str]) -> list[Record]:
     """Loads and checks every record. Raises PushbackError naming the file, the line and the broken rule."""
-    records = []
-    for number, row in read_jsonl(path):
-        try:
-            records.append(Record.model_validate(row))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "record"
-            raise PushbackError(
-                f"{Path(path)}, line {number}: {where}: {first['msg']}. Mend or delete that line, then run again."
-            ) from error
+    records = [record for _, record in read_models(path, Record)]
     if not records:
         raise PushbackError(f"{Path(path)} holds no records. Make some with `pushback data make`.")
     return records

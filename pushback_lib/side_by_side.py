@@ -76,6 +76,9 @@ class Backend(Protocol):
     def stream(self, conversations: Mapping[str, list[Message]], settings: Settings, stop: threading.Event) -> Iterator[Event]:
         """Both voices' events, until each has ended. Ends soon after `stop` is set."""
 
+    def hint(self, user: str) -> str:
+        """What to know about the replies to this prompt, in a line below them; "" for nothing."""
+
 
 @dataclass
 class ThoughtSplitter:

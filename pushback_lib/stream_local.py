@@ -51,6 +51,13 @@ class LocalVoices:
         start = time.perf_counter()
         return in_thread(partial(self._produce, dict(conversations), settings, stop, start), stop, tuple(conversations))
 
+    def hint(self, user: str) -> str:
+        """For the bundled model: which words it cannot know."""
+        from .presets import strange_words
+
+        strange = strange_words(user) if self.note else ()
+        return f"Not in its small language: {', '.join(strange)}. What it says to that means nothing." if strange else ""
+
     def _produce(
         self, asked: dict[str, list[Message]], settings: Settings, stop: threading.Event, start: float, put: Put
     ) -> None:

@@ -52,6 +52,10 @@ class RecordedVoices:
         self.max_tokens = max(turn.max_tokens for turn in self.turns) or 1
         self._played: dict[str, int] = {}
 
+    def hint(self, user: str) -> str:
+        """Nothing is known about the prompt."""
+        return ""
+
     def stream(self, conversations: Mapping[str, list[Message]], settings: Settings, stop: threading.Event) -> Iterator[Event]:
         """The recorded events of the prompt, in their order; waits between them unless `stop` is set."""
         turn = self._turn(next(iter(conversations.values()))[-1]["content"])

@@ -59,6 +59,10 @@ class ServedVoices:
         self.name = f"{baseline.model} and {friction.model}"
         self.presets = chosen(load_prompts()) if presets is None else presets
 
+    def hint(self, user: str) -> str:
+        """Nothing is known about the prompt."""
+        return ""
+
     def stream(self, conversations: Mapping[str, list[Message]], settings: Settings, stop: threading.Event) -> Iterator[Event]:
         """Both servers' events as they come; a voice that fails ends with its error, the other goes on."""
         return in_thread(partial(self._produce, conversations, settings, stop, time.perf_counter()), stop, tuple(conversations))

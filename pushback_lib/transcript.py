@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from .blind import preferred, tally
 from .errors import PushbackError
-from .jsonl import read_jsonl, replacing, write_jsonl
+from .jsonl import read_models, replacing, write_jsonl
 from .records import Message, Turn, prompt_messages
 from .side_by_side import Event
 
@@ -153,16 +153,7 @@ def save_turns(path: str | os.PathLike[str], turns: Iterable[ChatTurn]) -> int:
 
 def load_turns(path: str | os.PathLike[str]) -> list[ChatTurn]:
     """Reads a transcript. Raises PushbackError naming the file, the line and the broken rule, or if there is no turn."""
-    turns = []
-    for number, row in read_jsonl(path):
-        try:
-            turns.append(ChatTurn.model_validate(row))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "turn"
-            raise PushbackError(
-                f"{Path(path)}, line {number}: {where}: {first['msg']}. Mend or delete that line, or export the chat again."
-            ) from error
+    turns = [turn for _, turn in read_models(path, ChatTurn)]
     if not turns:
         raise PushbackError(f"{Path(path)} holds no turns. Export one from a chat, or replay another file.")
     return turns

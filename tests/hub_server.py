@@ -12,8 +12,9 @@ import json
 import re
 import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+from loopback import LoopbackServer, QuietHandler
 
 OWNER, TOKEN, READ_TOKEN = "ada", "hf_loopbackSecretToken0123456789abcd", "hf_loopbackReadOnly0123456789abcdef"
 LARGE = (".safetensors", ".gguf")
@@ -42,41 +43,24 @@ def git_oid(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-class HubServer(ThreadingHTTPServer):
+class HubServer(LoopbackServer):
     """`repos` by (kind, name), `objects` by SHA-256, `puts` counts uploads that arrived whole.
 
     `cuts` large uploads are still to be cut in the middle, once `after` have arrived.
     """
 
-    daemon_threads = True
-
     def __init__(self, cuts: int = 0, after: int = 0):
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.repos: dict[tuple[str, str], Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.puts: Counter[str] = Counter()
         self.cuts, self.after, self.was_cut, self.lock = cuts, after, 0, threading.Lock()
         self.calls: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-
-    def __enter__(self) -> HubServer:
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A connection that breaks is what some tests are about."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
     server: HubServer
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def do_HEAD(self) -> None:
         self.route()

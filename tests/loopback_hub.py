@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from loopback import LoopbackServer, QuietHandler
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 QWEN = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
@@ -13,29 +13,15 @@ QWEN = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_si
 MODELS = {"some/qwen": QWEN, "some/llama": {**QWEN, "model_type": "llama"}}
 
 
-class LoopbackHub(ThreadingHTTPServer):
+class LoopbackHub(LoopbackServer):
     """`asked` holds the path of every request."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(_Answer)
         self.asked: list[str] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def __enter__(self) -> LoopbackHub:
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class _Answer(BaseHTTPRequestHandler):
+class _Answer(QuietHandler):
     server: LoopbackHub
 
     def do_HEAD(self) -> None:
@@ -78,6 +64,3 @@ class _Answer(BaseHTTPRequestHandler):
             self.send_header("X-Error-Message", message)
         self.send_header("Content-Length", "0")
         self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""

@@ -7,7 +7,8 @@ import random
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from loopback import LoopbackServer, QuietHandler
 
 MODEL, KEY = "loopback-1b", "sk-loopback-secret"
 BAD_TEXT = {
@@ -23,31 +24,17 @@ BAD_TEXT = {
 BAD_CALL = ("timeout", "rate_limited", "server_error", "half_json", "dropped")
 
 
-class Loopback(ThreadingHTTPServer):
+class Loopback(LoopbackServer):
     """`fault_rate` of the calls fail, each in one of `faults`, drawn by a seed; `served` counts what was sent."""
 
-    daemon_threads = True
-    request_queue_size = 128
-
     def __init__(self, *, faults: tuple[str, ...] = (), fault_rate: float = 0.0, delay: float = 0.0, hang: float = 1.0):
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.faults, self.fault_rate, self.delay, self.hang = faults, fault_rate, delay, hang
         self.served: Counter[str] = Counter()
         self.calls: list[dict] = []
         self.lock = threading.Lock()
         self.draw = random.Random(7)
-        self.base_url = f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-    def __enter__(self) -> Loopback:
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that was killed mid-reply is what some tests are about."""
+        self.base_url = f"{self.url}/v1"
 
     def next_fault(self) -> str:
         with self.lock:
@@ -56,12 +43,9 @@ class Loopback(ThreadingHTTPServer):
             return fault
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
     server: Loopback
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def do_GET(self) -> None:
         if self._known():

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from loopback import LoopbackServer, QuietHandler
 
 Render = Callable[[dict[str, Any], list[dict[str, str]], Any], str]  # the create call's fields, messages, think -> prompt
 Say = Callable[[str], tuple[str, str, int]]  # prompt -> thought, answer, tokens of the prompt
@@ -21,10 +21,8 @@ NAME = re.compile(r"(?:(?:[\w.:-]+/)?[A-Za-z0-9_][\w-]*/)?[A-Za-z0-9_][\w.-]*(?:
 FIELDS = {"model", "stream", "files", "template", "system", "license", "parameters", "messages", "quantize"}
 
 
-class OllamaLoopback(ThreadingHTTPServer):
+class OllamaLoopback(LoopbackServer):
     """`fault` is one of: disk, digest, create, cut, unfinished, blind, mute, unauthorised, offline; "" for none."""
-
-    daemon_threads = True
 
     def __init__(
         self,
@@ -32,36 +30,22 @@ class OllamaLoopback(ThreadingHTTPServer):
         render: Render = lambda *_: "",
         say: Say = lambda _: ("Rome is in Italy.", "No, it is Paris.", 0),
     ) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.fault, self.render, self.say = fault, render, say
         self.blobs: dict[str, bytes] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.pushed: list[str] = []
         self.chats: list[dict[str, Any]] = []
-        self.host = f"http://127.0.0.1:{self.server_address[1]}"
-
-    def __enter__(self) -> OllamaLoopback:
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A connection that is cut is what one test is about."""
+        self.host = self.url
 
 
 def tagged(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
     server: OllamaLoopback
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def do_GET(self) -> None:
         if self.path == "/api/tags":

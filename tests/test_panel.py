@@ -29,6 +29,9 @@ class Echo:
     def __init__(self, waits=False, fails=None, text=None):
         self.go, self.waits, self.fails, self.text, self.asked, self.settings = threading.Event(), waits, fails, text, [], []
 
+    def hint(self, user):
+        return f"An echo of <{user}>." if "echo" in user else ""
+
     def stream(self, conversations, settings, stop):
         self.asked.append({voice: [m["content"] for m in messages] for voice, messages in conversations.items()})
         self.settings.append(settings)
@@ -54,6 +57,13 @@ def say(panel, text):
     panel.view.prompt.value = text
     panel.view.send.click()
     return panel.join(60)
+
+
+def test_what_the_backend_knows_about_a_prompt_stands_below_the_replies(echo):
+    say(echo, "No echo?")
+    assert "An echo of &lt;No echo?&gt;." in echo.view.status.value
+    say(echo, "Rome?")
+    assert "echo" not in echo.view.status.value
 
 
 def shown(pane):

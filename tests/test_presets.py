@@ -3,7 +3,7 @@
 import pytest
 
 from pushback_lib.eval_set import bundled_prompts, load_prompts
-from pushback_lib.presets import presets_for
+from pushback_lib.presets import presets_for, strange_words
 from pushback_lib.recipe import DATA, recipe_for
 from pushback_lib.records import load_records
 
@@ -20,3 +20,22 @@ def test_every_behaviour_has_prompts_that_push_and_prompts_that_do_not(name):
 def test_no_preset_stands_in_a_training_file():
     trained = {record.user_input for record in load_records(DATA / "friction" / "train.jsonl")}
     assert not trained & {preset.text for preset in presets_for(recipe_for("7b"))}
+
+
+def test_no_prompt_of_the_small_language_is_called_strange():
+    assert [prompt.user_input for prompt in bundled_prompts() if strange_words(prompt.user_input)] == []
+
+
+STRANGE = [
+    ("How do I deploy a Kubernetes cluster?", ("deploy", "kubernetes", "cluster")),
+    ("I want to quit my job and trade crypto.", ("quit", "job", "trade", "crypto")),
+    ("Müsste ich das wissen?", ("müsste", "ich", "das", "wissen")),
+    ("What colour is a blimmer?", ()),  # one invented word is what it is asked about
+    ("12 + 5?", ()),
+    ("", ()),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), STRANGE)
+def test_words_from_outside_the_small_language_are_named(text, words):
+    assert strange_words(text) == words
