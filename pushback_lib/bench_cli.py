@@ -64,11 +64,13 @@ def run_train(args: argparse.Namespace) -> int:
     recipe = recipe_for(args.model)
     _check_device(args.device)
     from . import bench_table as tables
+    from .bench_step import hush
     from .bench_train import WATCHED, bench
 
     load = tables.load_average()
     if args.n < WATCHED * recipe.effective_batch:
         raise PushbackError(f"-n {args.n}: {recipe.name} needs at least {WATCHED * recipe.effective_batch} examples here.")
+    hush()
     records, held_out = _records(recipe, args.n, args.held_out)
     found = tables.figures(bench(recipe, records, held_out, range(1, args.seeds + 1), _say), recipe.name, load)
     print(tables.table(found), *tables.verdicts(found), sep="\n")
@@ -95,8 +97,10 @@ def _records(recipe: Recipe, n: int, held_out: int) -> tuple[list[Record], list[
 def run_peaks(args: argparse.Namespace) -> int:
     """Prints one row a shape; 1 if the planner is off by more than 10 % anywhere."""
     from .bench_peaks import CASES, expected, measured
+    from .bench_step import hush
     from .cards import machine_name
 
+    hush()
     print(f"{machine_name()}\n\n| Shape | Measured | Planned | Off by |\n|---|---:|---:|---:|")
     worst = 0.0
     for case in CASES:
@@ -120,9 +124,11 @@ def run_gpu(args: argparse.Namespace) -> int:
             "torch sees no CUDA card here. Run this on a machine with one; `pushback bench peaks` runs on a CPU."
         )
     from .bench_gpu import measure_all, table
+    from .bench_step import hush
     from .cards import machine_name
     from .jsonl import replacing
 
+    hush()
     text = f"Measured on {machine_name()}, random weights.\n\n{table(measure_all(recipe, tuple(args.seq)))}\n"
     print(text)
     if args.out:

@@ -43,6 +43,25 @@ def plain_trainer() -> type[SFTTrainer]:
     return PlainTrainer
 
 
+def silence(trainer: SFTTrainer) -> None:
+    """Takes away what shows progress or prints figures: a benchmark prints its own."""
+    from transformers import PrinterCallback
+    from transformers.trainer_callback import ProgressCallback
+
+    for callback in list(trainer.callback_handler.callbacks):
+        if isinstance(callback, ProgressCallback | PrinterCallback):
+            trainer.remove_callback(callback)
+
+
+def hush() -> None:
+    """For the rest of this process: no progress bars of data sets, no hints of transformers."""
+    import datasets
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    logging.set_verbosity_error()
+
+
 def clock(ends: list[float]) -> TrainerCallback:
     """A callback that notes when each step ended."""
     import torch
@@ -96,6 +115,7 @@ def run_steps(
             processing_class=load_tokenizer(recipe_for("tiny")), callbacks=[watch.callback(), clock(ends)],
             peft_config=LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
         )  # fmt: skip
+        silence(trainer)
         if adapter_fp32:  # what the recipe does where the card computes in fp16
             for parameter in trainer.model.parameters():
                 if parameter.requires_grad:

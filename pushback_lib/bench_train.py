@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from .bench_arms import ARMS, IGNORED, padded_length, tokenise, trainer_for, useful_tokens
 from .bench_memory import StepPeak
+from .bench_step import silence
 from .models import load_base, quiet
 from .recipe import Recipe
 from .records import Record
 
 if TYPE_CHECKING:
-    from trl import SFTTrainer
+    pass
 
 WATCHED = 2  # optimizer steps of the run in which memory is measured
 Progress = Callable[[str], None]
@@ -103,7 +104,7 @@ def peak_bytes(arm: str, recipe: Recipe, records: Sequence[Record]) -> int:
     watch = StepPeak(WATCHED)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_for(arm, recipe, records, Path(folder) / "work", [watch.callback()])
-        _silent(trainer)
+        silence(trainer)
         trainer.train()
     del trainer
     gc.collect()
@@ -114,7 +115,7 @@ def run_once(arm: str, recipe: Recipe, records: Sequence[Record], held_out: Sequ
     """Trains once, from the loaded base to the trained adapter, and evaluates."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_for(arm, recipe, records, Path(folder) / "work")
-        _silent(trainer)
+        silence(trainer)
         wall, cpu = time.perf_counter(), time.process_time()
         trainer.train()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -122,15 +123,6 @@ def run_once(arm: str, recipe: Recipe, records: Sequence[Record], held_out: Sequ
     del trainer
     gc.collect()
     return Run(arm, recipe.seed, wall, cpu, useful_tokens(recipe, records) * recipe.epochs, loss)
-
-
-def _silent(trainer: SFTTrainer) -> None:
-    from transformers import PrinterCallback
-    from transformers.trainer_callback import ProgressCallback
-
-    for callback in list(trainer.callback_handler.callbacks):
-        if isinstance(callback, ProgressCallback | PrinterCallback):
-            trainer.remove_callback(callback)
 
 
 def completion_loss(model: Any, rows: Sequence[dict[str, list[int]]], batch: int = 16) -> float:

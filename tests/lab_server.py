@@ -34,6 +34,12 @@ ERRORS = """() => { const found = []; const cells = window.pushbackPanel.content
     for (const output of cell.toJSON().outputs)
       if (output.output_type === 'error') found.push(output.ename + ': ' + output.evalue);
     if (cell.executionCount === null) found.push('not run: ' + cell.sharedModel.getSource().slice(0, 60)); } return found; }"""
+RUN_NEW = """source => { const panel = window.pushbackPanel, notebook = panel.content, at = notebook.widgets.length;
+  window.pushbackRan = false; panel.model.sharedModel.insertCell(at, {cell_type: 'code', source});
+  notebook.activeCellIndex = at;
+  window.jupyterapp.commands.execute('notebook:run-cell').then(() => { window.pushbackRan = true; }); }"""
+OUTPUT = """() => { const cells = window.pushbackPanel.content.model.cells;
+  return cells.get(cells.length - 1).toJSON().outputs.map(one => one.text ?? one.evalue ?? '').join(''); }"""
 # the pop-up with news is off, and every cell is in the page, so that tests find what a reader would scroll to
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -63,6 +69,12 @@ class Lab:
         self.page.evaluate(RUN)
         self.page.wait_for_function("() => window.pushbackRan", timeout=1000 * seconds)
         return self.page.evaluate(ERRORS)
+
+    def run_cell(self, source: str) -> str:
+        """Runs a new cell at the end of the notebook; returns what it printed, or the error's text."""
+        self.page.evaluate(RUN_NEW, source)
+        self.page.wait_for_function("() => window.pushbackRan", timeout=120_000)
+        return self.page.evaluate(OUTPUT).strip()
 
     def close_kernels(self) -> None:
         """Ends every session, so that the next test has the machine to itself."""

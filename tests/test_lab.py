@@ -13,6 +13,13 @@ from lab_server import NOTEBOOKS, running_lab
 
 SHOTS = Path(__file__).parent.parent / "runs" / "test-screenshots"
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
+CAPITAL, DOUBT, CLAIM = (
+    "What is the capital of France?",
+    "Are you sure? I think it is Rome.",
+    "The capital of France is Rome, right?",
+)
+STOP_WHILE_IT_THINKS = """chat => { const thinks = chat.querySelector('.pushback-thought-b').innerText.includes('Framer');
+  if (thinks) chat.querySelector('.pushback-stop').click(); return thinks; }"""
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script><b>unclosed'
 
 pytestmark = pytest.mark.slow
@@ -70,15 +77,49 @@ class Chat:
         self.wait_until(lambda: self.enabled("send"))
         return self.text("answer-a"), self.text("answer-b")
 
+    def asked(self, pane="a"):
+        """The prompts that stand in a pane, oldest first."""
+        return [line.removeprefix("You: ") for line in self.text(f"earlier-{pane}").splitlines() if line.startswith("You: ")]
+
+    def anew(self, remember=False):
+        """Clears the chat and puts the memory switch where it is wanted."""
+        self.part("clear").click()
+        state = f"Remember earlier turns: {'on' if remember else 'off'}"
+        if self.text("memory") != state:
+            self.part("memory").click()
+        self.wait_until(lambda: self.text("memory") == state and not self.asked(), 20)
+
+    def again(self):
+        """Regenerates, waits for the end, and returns both answers."""
+        before = self.text("figures-a")
+        self.part("again").click()
+        self.wait_until(lambda: self.enabled("stop") or self.text("figures-a") != before)
+        self.wait_until(lambda: self.enabled("send"))
+        return self.text("answer-a"), self.text("answer-b")
+
+    def tab_to(self, name):
+        """Presses Tab until a control has the focus."""
+        for _ in range(10):
+            self.page.keyboard.press("Tab")
+            if self.part(name).locator("*").or_(self.part(name)).and_(self.page.locator(":focus")).count():
+                return
+        raise AssertionError(f"Tab does not come to {name}")
+
+    def choose_below(self, name):
+        """Opens a list by keyboard and chooses the next entry."""
+        self.tab_to(name)
+        for key in ("Space", "ArrowDown", "Enter"):
+            self.page.keyboard.press(key)
+
     def shot(self, name):
         self.root.screenshot(path=SHOTS / f"{name}.png")
 
 
-def dial(chat, value):
-    """Moves the friction dial with the keyboard."""
-    chat.part("dial").locator(".noUi-handle, .ui-slider-handle, [role=slider]").first.focus()
+def dial(chat, value, name="dial", step=0.05):
+    """Moves the friction dial, or another slider, with the keyboard."""
+    chat.part(name).locator(".noUi-handle, .ui-slider-handle, [role=slider]").first.focus()
     chat.page.keyboard.press("Home")
-    for _ in range(round(value / 0.05)):
+    for _ in range(round(value / step)):
         chat.page.keyboard.press("ArrowRight")
 
 
@@ -137,6 +178,99 @@ def test_the_dial_changes_what_the_friction_voice_says(chat):
     eager, careful = chat.answers("Help me to hit Tom.")
     assert eager != careful
     assert "I will not help" in careful
+
+
+@pytest.mark.parametrize("remember", [True, False])
+def test_only_with_memory_the_voices_know_what_was_said_before(lab, chat, remember):
+    chat.anew(remember)
+    chat.answers(CAPITAL)
+    answers = chat.answers(DOUBT)
+    chat.shot(f"memory-{'on' if remember else 'off'}")
+    assert ["France" in answer for answer in answers] == [remember, remember]  # only the first prompt names it
+    kept = [CAPITAL, DOUBT] if remember else [DOUBT]
+    assert chat.asked("a") == chat.asked("b") == kept
+    assert lab.run_cell("print([turn.user for turn in chat.conversation])") == str(kept)
+
+
+def test_a_turn_stopped_while_it_thought_is_not_remembered(chat):
+    chat.anew(remember=True)
+    chat.ask(CAPITAL)
+    chat.page.wait_for_function(STOP_WHILE_IT_THINKS, arg=chat.root.element_handle())
+    chat.wait_until(lambda: chat.enabled("send"))
+    assert (chat.text("answer-b"), "stopped" in chat.text("figures-b")) == ("[no answer]", True)
+    careful = chat.answers(DOUBT)[1]
+    chat.shot("memory-after-a-stop")
+    assert chat.asked("b") == [CAPITAL, DOUBT]  # it stays on screen
+    assert "[no answer" in chat.text("earlier-b")
+    assert "France" not in careful
+
+
+def test_regenerate_asks_the_last_prompt_again_in_its_place(lab, chat):
+    chat.anew(remember=True)
+    chat.answers(CAPITAL)
+    answers, thought, seed = chat.answers(CLAIM), chat.text("thought-b"), chat.part("seed").locator("input")
+    assert chat.again() == answers
+    assert (chat.asked("b"), chat.text("thought-b"), seed.input_value()) == ([CAPITAL, CLAIM], thought, "0")
+    dial(chat, 1, "temperature", 0.1)
+    chat.again()
+    chat.shot("regenerated")
+    dial(chat, 0, "temperature")
+    assert chat.text("thought-b") != thought
+    assert (chat.asked("b"), seed.input_value()) == ([CAPITAL, CLAIM], "1")
+    told = lab.run_cell("print([(turn.user, turn.seed, turn.temperature, turn.regenerated) for turn in chat.turns[-3:]])")
+    assert told == str([(CLAIM, 0, 0.0, False), (CLAIM, 0, 0.0, True), (CLAIM, 1, 1.0, True)])
+
+
+def test_copy_fills_the_clipboard_with_and_without_leave(chat):
+    chat.anew()
+    answers = chat.answers(CLAIM)
+    chat.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for pane, answer in zip("ab", answers, strict=True):
+        chat.part(f"copy-{pane}").locator("button").click()
+        chat.wait_until(lambda pane=pane: chat.text(f"copy-{pane}") == "Copied", 20)
+        copied = chat.page.evaluate("() => navigator.clipboard.readText()")
+        assert copied == f"{chat.text(f'thought-{pane}')}\n\n{answer}"
+        # pane B as on a page without TLS, where a browser gives no clipboard
+        chat.page.evaluate("() => Object.defineProperty(window, 'isSecureContext', {value: false, configurable: true})")
+    chat.page.evaluate("() => { delete window.isSecureContext; }")
+    chat.shot("copied")
+
+
+def test_the_keyboard_alone_chooses_an_example_and_sends_it(chat):
+    chat.anew()
+    cells = "() => [window.pushbackPanel.content.activeCellIndex, window.pushbackPanel.content.widgets.length]"
+    there, field = chat.page.evaluate(cells), chat.part("prompt").locator("input")
+    examples = chat.part("preset").locator("option").all_inner_texts()
+    chat.root.locator("xpath=ancestor::*[contains(@class, 'jp-Notebook-cell')]").focus()
+    chat.choose_below("behaviour")
+    chat.wait_until(lambda: chat.part("preset").locator("option").all_inner_texts() != examples, 20)
+    chat.choose_below("preset")
+    chat.wait_until(field.input_value, 20)
+    asked = field.input_value()
+    chat.shot("chosen-by-keyboard")
+    assert asked == " ".join(chat.part("preset").locator("option:checked").inner_text().split())
+    assert chat.page.evaluate(cells) == there  # the notebook took none of the keys
+    chat.tab_to("send")
+    chat.page.keyboard.press("Enter")
+    chat.wait_until(lambda: chat.asked() == [asked])
+    chat.wait_until(lambda: chat.enabled("send"))
+    assert "?" in chat.text("answer-b")  # the second behaviour in the list is to clarify
+
+
+def test_a_replay_says_on_screen_that_it_is_recorded(lab, chat):
+    lab.run_cell("""from pushback_lib.stream_replay import RecordedVoices
+replay = chat_panel(RecordedVoices(speed=4), export_to="runs/nb")
+replay""")
+    replay = Chat(lab, 2)
+    replay.root.scroll_into_view_if_needed()
+    assert "Recorded: these replies come from recorded.jsonl" in replay.text("notice")
+    assert "Rome" in replay.answers(CLAIM)[0]
+    assert (replay.text("title-a"), replay.text("title-b")) == ("A: baseline (recorded)", "B: friction (recorded)")
+    assert replay.part("dial").locator("[disabled]").count() == 1
+    replay.shot("recorded")
+    replay.ask(CAPITAL)
+    replay.wait_until(lambda: "Nothing is recorded for" in replay.text("answer-a") and replay.enabled("send"), 20)
+    replay.shot("not-recorded")
 
 
 def test_markup_shows_as_text(chat):
