@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,6 +12,7 @@ from typing import Any
 from .curate_figures import ORDERS, PARTS, Figures, figures
 from .findings import Finding, Splits
 from .jsonl import replacing
+from .picture import Picture, picture
 from .records import SUBSET_OF
 
 BEHAVIOURS = tuple(SUBSET_OF)
@@ -43,7 +42,7 @@ def report_html(counted: Figures, findings: Sequence[Finding]) -> str:
     """The whole page, plots within."""
     held = sum(finding.ok for finding in findings)
     sources = ", ".join(f"{count:,} {name}" for name, count in counted.sources.items())
-    plots = "".join(f"<h2>{escape(title)}</h2>{_image(draw, counted, title)}" for title, draw in PLOTS)
+    plots = "".join(f"<h2>{escape(title)}</h2>{chart(draw, counted, title).html}" for title, draw in PLOTS)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Data report</title><style>{STYLE}</style>'
         f"<h1>Data report</h1><p>{counted.records:,} records in {counted.scenarios:,} scenarios; all text is synthetic "
@@ -67,15 +66,13 @@ def _folded(ids: Sequence[str]) -> str:
     return f"<details><summary>{len(ids)} ids</summary>{escape(', '.join(ids))}</details>"
 
 
-def _image(draw: Callable[[Any, Figures], None], counted: Figures, title: str) -> str:
+def chart(draw: Callable[[Any, Figures], None], counted: Figures, title: str) -> Picture:
+    """One of the `draw_…` functions below, on a figure of its own; `title` says what it shows."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     draw(figure, counted)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    code = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{escape(title)}; the numbers are in the plot" src="data:image/png;base64,{code}">'
+    return picture(figure, f"{title}; the numbers are in the plot")
 
 
 def draw_balance(figure: Any, counted: Figures) -> None:

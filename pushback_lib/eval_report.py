@@ -13,7 +13,7 @@ from .eval_page import STYLE, anchor, browser, table
 from .eval_plots import by_kind, frontier, voice_points
 from .eval_rows import Response
 from .jsonl import replacing
-from .report import as_png
+from .picture import picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,7 +105,7 @@ def _paragraphs(lines: Sequence[str]) -> str:
 
 
 def _picture(figure: Figure, alt: str) -> str:
-    return f'<img src="{as_png(figure)}" alt="{html.escape(alt)}">'
+    return picture(figure, alt).html
 
 
 def html_page(rows: Sequence[Response], title: str, judge: Comparison | None = None) -> str:

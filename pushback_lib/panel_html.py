@@ -13,6 +13,10 @@ from .transcript import ChatTurn, Said
 
 SHOWN = 12_000  # characters of one text that are shown; more would make the browser slow
 NOT_READ = "[no answer: the model does not read this turn]"
+KEYS = (  # JupyterLab would take plain keys on a list or a text as commands: to another cell, delete this one
+    "<style onload=\"this.closest('.pushback-chat').addEventListener('keydown',function(e){"
+    'if(!(e.ctrlKey||e.metaKey||e.altKey||e.shiftKey))e.stopPropagation()})"></style>'
+)
 HISTORY = 8  # earlier turns shown in a pane
 COPIED = 200_000  # characters that Copy offers
 BLOCK = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.45;margin:0 0 6px 0"
@@ -96,7 +100,8 @@ def history_block(turns: Sequence[ChatTurn], voice: str) -> str:
         if said.thought:
             parts.append(f"<details><summary>Thought, no longer read by the model</summary>"
                          f'<div style="{BLOCK}">{capped(said.thought, SHOWN // 4)}</div></details>')  # fmt: skip
-        parts.append(f'<div style="{BLOCK}">{capped(said.answer, SHOWN // 4) or NOT_READ}</div>')
+        stopped = " [stopped]" if said.answer and said.end == "stopped" else ""
+        parts.append(f'<div style="{BLOCK}">{capped(said.answer, SHOWN // 4) or NOT_READ}{stopped}</div>')
         parts += [error_block(said.error)] if said.error else []
     return "".join(parts) + ("<hr>" if parts else "")
 

@@ -51,6 +51,7 @@ class Pane:
         self.letter, at = letter, letter.lower()
         self.title, self.earlier, self.thought = _html(f"title-{at}"), _html(f"earlier-{at}"), _html(f"thought-{at}")
         self.answer, self.figures, self.copy = _html(f"answer-{at}"), _html(f"figures-{at}"), _html(f"copy-{at}")
+        self.figures.layout.min_height, self.copy.layout.min_height = "22px", "38px"  # so that nothing below jumps
         self.toggle = _named(
             w.ToggleButton(
                 value=True, description="No thinking yet", disabled=True, layout=w.Layout(width="auto", align_self="flex-start")
@@ -153,6 +154,7 @@ class View:
             _row(self.again, self.clear, self.memory, self.blind, self.export, name="actions"),
             _row(self.dial, self.temperature, self.max_tokens, self.seed, name="settings"),
             self.status,
+            w.HTML(html.KEYS, layout=w.Layout(display="none")),
         ], layout=w.Layout(width="100%")), "chat")  # fmt: skip
         for pane in self.panes:
             pane.root.layout.align_self = "stretch"
@@ -170,6 +172,8 @@ class View:
                                                   layout=narrow), "max-tokens")  # fmt: skip
         self.seed = _named(w.BoundedIntText(value=seed, min=0, max=2**31 - 1, description="Seed", style=WIDE,
                                             layout=narrow), "seed")  # fmt: skip
+        for control in (self.temperature, self.max_tokens, self.seed):
+            control.disabled = backend.recorded
 
     def _presets(self, backend: Backend) -> None:
         import ipywidgets as w

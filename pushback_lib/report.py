@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from .evaluate import OTHER_KINDS, Row, counts, friction_rate
 from .jsonl import replacing
 from .kinds_plot import kinds_plot
 from .models import FRICTION
+from .picture import Picture, picture
 from .requests import FRICTION_KINDS, KINDS, wanted
 from .stats import wilson
 from .voices import BASELINE, VOICES
@@ -63,11 +62,9 @@ def plot(rows: Sequence[Row]) -> Figure:
     return kinds_plot(kinds, rates, sum(kind in FRICTION_KINDS for kind in kinds))
 
 
-def as_png(figure: Figure) -> str:
-    """The figure as a data URI."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def kinds_picture(rows: Sequence[Row]) -> Picture:
+    """`plot(rows)`, with the headline as alternative text."""
+    return picture(plot(rows), f"Share of answers that push back, by kind and voice: {headline(rows)}", dpi=130)
 
 
 def side_by_side(rows: Sequence[Row], kinds: Iterable[str]) -> list[tuple[Row, Row]]:
@@ -100,7 +97,7 @@ img{{max-width:100%}} .pair{{display:grid;grid-template-columns:1fr 1fr;gap:1rem
 </style></head><body>
 <h1>{title}</h1><p><strong>{headline}</strong></p><p>{about}</p>
 <h2>Targets</h2>{targets}
-<h2>Picture</h2><img src="{picture}" alt="{alt}">
+<h2>Picture</h2>{picture}
 <h2>Table</h2><p>Percent, with the Wilson 95 % interval in brackets. Right content counts only where the behaviour is right too.</p>{table}
 <h2>Side by side</h2>{pairs}
 </body></html>
@@ -127,8 +124,7 @@ def write_report(path: str | Path, title: str, rows: Sequence[Row], missed: Sequ
     targets = "".join(f"<li class=missed>missed: {html.escape(line)}</li>" for line in missed)
     fields: dict[str, Any] = {
         "title": html.escape(title), "headline": html.escape(headline(rows)), "about": html.escape(about),
-        "targets": f"<ul>{targets}</ul>" if missed else "<p>All targets are met.</p>", "picture": as_png(plot(rows)),
-        "alt": html.escape(f"Share of answers that push back, by kind and voice: {headline(rows)}"),
+        "targets": f"<ul>{targets}</ul>" if missed else "<p>All targets are met.</p>", "picture": kinds_picture(rows).html,
         "table": _html_table(rows), "pairs": "".join(_html_pair(*pair) for pair in side_by_side(rows, kinds)),
     }  # fmt: skip
     with replacing(path) as part:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import time
 from typing import TYPE_CHECKING, Any
+
+from .picture import Picture, picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,11 +61,9 @@ class LossPlot:
             axes.legend()
         return figure
 
-    def png(self) -> bytes:
-        """The figure as a PNG file, which a notebook shows whatever its matplotlib backend."""
-        file = io.BytesIO()
-        self.figure().savefig(file, format="png", dpi=100)
-        return file.getvalue()
+    def picture(self) -> Picture:
+        """The figure with its caption as alternative text, which a notebook shows whatever its matplotlib backend."""
+        return picture(self.figure(), f"Loss by step: {self.caption()}")
 
     def begin(self, step: int, steps: int) -> None:
         """A run begins, at step 0 or where a checkpoint left it."""
@@ -86,14 +85,13 @@ class LossPlot:
 
         if get_ipython() is None or not (now or time.monotonic() - self._drawn >= self.every):
             return
-        from IPython.display import Image, display
+        from IPython.display import display
 
         self._drawn = time.monotonic()
-        picture = Image(self.png())
         if self._screen is None:
-            self._screen = display(picture, display_id=True)
+            self._screen = display(self.picture(), display_id=True)
         else:
-            self._screen.update(picture)
+            self._screen.update(self.picture())
 
     def callback(self) -> TrainerCallback:
         """What `train_adapter` or a trainer takes as a callback."""

@@ -135,6 +135,13 @@ def test_every_code_cell_was_run_and_the_saved_outputs_are_clean(name):
 
 
 @each
+def test_every_figure_has_alternative_text(name):
+    for output in outputs(name):
+        if "image/png" in output.get("data", {}):
+            assert re.search(r'alt="[^"]{30,}"', shown_text(output)), output.data["text/plain"]
+
+
+@each
 def test_texts_are_plain(name):
     for cell in load(name).cells:
         assert not re.search("[\U0001f300-\U0001faff\u2600-\u27bf]", cell.source), cell.source

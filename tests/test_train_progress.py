@@ -26,7 +26,8 @@ def test_the_caption_tells_step_loss_and_time_left_after_a_resume_too(monkeypatc
     assert plot.caption() == "step 60 of 100, loss 0.500, 2 min left"
     lines = {line.get_label(): line.get_xydata().tolist() for line in plot.figure().axes[0].lines}
     assert lines == {"training": [[60, 0.5]], "validation": [[60, 0.6]]}
-    assert plot.png().startswith(b"\x89PNG")
+    assert plot.picture().png.startswith(b"\x89PNG")
+    assert plot.picture().alt == "Loss by step: step 60 of 100, loss 0.500, 2 min left"
     plot.heard(100, {"loss": 0.1})
     assert plot.caption() == "step 100 of 100, loss 0.100"
 
@@ -56,3 +57,4 @@ def test_in_a_notebook_one_picture_is_drawn_anew(tmp_path):
     shown = [output for output in outputs if output.output_type == "display_data"]  # libraries may warn in a stream
     assert len(shown) == 1, "one picture, updated in place"
     assert "image/png" in shown[0].data
+    assert 'alt="Loss by step: step 3 of 3, loss 0.333"' in shown[0].data["text/html"]
