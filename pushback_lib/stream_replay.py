@@ -46,7 +46,7 @@ class RecordedVoices:
         self.name = f"a recording of {self.turns[0].model}"
         self.note = (
             f"Recorded: these replies come from {self.path.name} ({self.turns[0].model}, {self.turns[0].at[:10]}), nothing is "
-            "generated. Choose one of the recorded prompts; what it says was fixed when it was recorded."
+            "generated. Choose one of the recorded prompts; the settings have no effect."
         )
         self.presets: Sequence[Preset] = tuple(Preset("recorded", user) for user in dict.fromkeys(t.user for t in self.turns))
         self.max_tokens = max(turn.max_tokens for turn in self.turns) or 1
