@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from .models import FRICTION
 from .records import Message
 from .side_by_side import Event, Preset, Put, Settings, in_thread
 from .stream_rows import Row, SameDraw, Streamer
-from .voices import ADAPTER_OF, Speaker
+from .voices import Speaker
 
 SMALL = (
     "The bundled model speaks a small language of facts, errands and wishes. It knows prompts like those in the list, "
@@ -69,7 +69,7 @@ class LocalVoices:
                 try:
                     batch.run()
                 finally:
-                    batch.scale(1.0)
+                    batch.restore()
 
 
 @contextmanager
@@ -86,7 +86,11 @@ def _threads(wanted: int | None) -> Iterator[None]:
 
 
 class _Batch:
-    """One prompt's rows, generated together until the first of them ends, then the rest alone."""
+    """One prompt's rows, generated together until the first of them ends, then the rest alone.
+
+    PEFT multiplies what the adapter adds by `scaling`: one number for each row, 0 for the baseline, makes two voices of one
+    adapter in one pass. `adapter_names`, PEFT's way for many adapters, takes the batch apart and together again in each layer.
+    """
 
     def __init__(self, voices: LocalVoices, asked: dict[str, list[Message]], settings: Settings, stop: threading.Event,
                  start: float, put: Put) -> None:  # fmt: skip
@@ -98,14 +102,29 @@ class _Batch:
         self.prompts = [fitting(voices.speaker, messages, settings.max_tokens) for messages in asked.values()]
         layers = (module for module in self.model.modules() if isinstance(module, LoraLayer))
         self.layers = [(layer, layer.scaling[FRICTION]) for layer in layers if FRICTION in layer.scaling]
-        self._scale = 1.0
+        self._share: tuple[float, ...] = (1.0,)
 
-    def scale(self, dial: float) -> None:
-        """Scales the adapter; 1 puts back what was there."""
-        if dial != self._scale:
-            for layer, full in self.layers:
-                layer.scaling[FRICTION] = full * dial
-            self._scale = dial
+    def scale(self, rows: Sequence[Row]) -> None:
+        """Gives each row its share of the adapter: none for the baseline, what the dial says for friction."""
+        self._scale(tuple(self._dial() if row.voice == FRICTION else 0.0 for row in rows))
+
+    def restore(self) -> None:
+        """Puts back the adapter's own scale."""
+        self._scale((1.0,))
+
+    def _scale(self, share: tuple[float, ...]) -> None:
+        import torch
+
+        if share == self._share:
+            return
+        for layer, full in self.layers:
+            if len(share) == 1:
+                layer.scaling[FRICTION] = full * share[0]
+            else:  # in the adapter's own dtype, which a wider one would carry into every layer after it
+                like = layer.lora_B[FRICTION].weight
+                factors = [full * one for one in share]
+                layer.scaling[FRICTION] = torch.tensor(factors, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+        self._share = share
 
     def run(self) -> None:
         """Generates until every row has ended or `stop` is set."""
@@ -129,34 +148,27 @@ class _Batch:
     def _until_one_ends(self, rows: list[Row], ids: Any, mask: Any, cache: Any) -> Any:
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
-        self.scale(self._dial())
+        self.scale(rows)
         told = len(rows[0].ids)
         drawing = [SameDraw(self.settings, told)] if self.settings.temperature else []
-        with self._adapters(rows) as names:
+        with self._adapter(rows):
             return self.model.generate(
-                input_ids=ids, attention_mask=mask, past_key_values=cache, do_sample=False, **names,
+                input_ids=ids, attention_mask=mask, past_key_values=cache, do_sample=False,
                 streamer=Streamer(rows, self.settings.max_tokens), pad_token_id=self.tokenizer.pad_token_id,
                 max_new_tokens=self.settings.max_tokens - told, min_new_tokens=max(0, self.settings.min_tokens - told),
-                logits_processor=LogitsProcessorList(drawing), stopping_criteria=StoppingCriteriaList([self._enough()]),
+                logits_processor=LogitsProcessorList(drawing), stopping_criteria=StoppingCriteriaList([self._enough(rows)]),
             )  # fmt: skip
 
-    @contextmanager
-    def _adapters(self, rows: list[Row]) -> Iterator[dict[str, list[str]]]:
-        """Who speaks with which adapter. One voice alone goes without the mixed batch, which costs a seventh of its speed."""
-        if len(rows) > 1:
-            yield {"adapter_names": [ADAPTER_OF[row.voice] for row in rows]}
-        elif rows[0].voice == FRICTION:
-            yield {}
-        else:
-            with self.model.disable_adapter():
-                yield {}
+    def _adapter(self, rows: list[Row]) -> Any:
+        """The adapter is on, unless the baseline speaks alone."""
+        return nullcontext() if any(row.voice == FRICTION for row in rows) else self.model.disable_adapter()
 
-    def _enough(self) -> Any:
+    def _enough(self, rows: list[Row]) -> Any:
         import torch
 
         def enough(ids: Any, _scores: Any, **_: Any) -> Any:
             """After each token: whether to stop here; and the dial is read for the next one."""
-            self.scale(self._dial())
+            self.scale(rows)
             ends = ids[:, -1] == self.tokenizer.eos_token_id
             done = self.stop.is_set() or bool(ends.any())
             return torch.full((len(ids),), done, device=ids.device, dtype=torch.bool)

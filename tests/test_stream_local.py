@@ -63,6 +63,21 @@ def test_one_batch_says_what_the_voices_say_apart(voices, settings):
         assert words(listen(voices, conversation, **settings)) == apart
 
 
+@pytest.mark.parametrize("kind", ["NF4", "16 bit"])
+def test_rows_with_their_own_share_of_the_adapter_keep_the_models_dtype(kind):
+    import torch
+
+    speaker = load_speaker(TINY, four_bit=kind == "NF4")
+    if kind == "16 bit":
+        speaker.model.to(torch.bfloat16)
+    voices = LocalVoices(speaker)
+    said = listen(voices, CLAIM)
+    assert said["baseline"].answer == "Yes, the capital of France is Rome."
+    assert "Paris" in said["friction"].answer
+    scales = {layer.scaling["friction"] for layer in speaker.model.modules() if hasattr(layer, "lora_A")}
+    assert scales == {TINY.alpha / TINY.rank}, "put back"
+
+
 def test_both_voices_stream_at_the_same_time(voices):
     said = listen(voices, CLAIM)
     assert len(said["friction"].timing) > 50
