@@ -29,7 +29,7 @@ colab: .venv-colab/ready  ## run the five notebooks on the notebook packages tha
 	touch $@
 
 lab: .venv/ready  ## open notebook 01 in JupyterLab
-	$(BIN)/jupyter lab notebooks/01_meet_the_friction.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/01_meet_the_friction.ipynb
 
 ship: .venv/ready  ## merge, GGUF files, Modelfile, cards and the table of formats; in runs/ship
 	$(BIN)/pushback ship all
@@ -39,7 +39,7 @@ slides: .venv/ready  ## the deck, the hand-out and the live page; in slides/buil
 
 wheelhouse: .venv/ready  ## gather the exact wheels in wheelhouse/, for a room without a network
 	mkdir -p wheelhouse
-	$(BIN)/python -m pip freeze --exclude-editable > wheelhouse/requirements.txt
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > wheelhouse/requirements.txt
 	$(BIN)/python -m pip wheel --quiet -w wheelhouse -r wheelhouse/requirements.txt pip "setuptools>=69" wheel
 
 base: .venv/ready  ## train the bundled base model from scratch (25 to 30 minutes on two cores)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import PushbackError
-from .recipe import Recipe
+from .recipe import DATA, Recipe
 
 ADAPTER_CARD = "pushback.json"  # beside the adapter: which base it was made for, and by which recipe
 
@@ -38,7 +38,9 @@ def _shapes(path: Path, cure: str) -> dict[str, tuple[int, ...]]:
 def check_base(folder: str | Path) -> dict[str, Any]:
     """Config of a local base model folder whose files are whole. Raises PushbackError naming the cure otherwise."""
     folder = Path(folder)
-    cure = "Get it back with `git checkout data/tiny/base`, or train it anew with `pushback base`."
+    own = folder.resolve() != (DATA / "tiny" / "base").resolve()
+    cure = ("Give a folder with a whole model: config.json, tokenizer.json, *.safetensors." if own
+            else "Get it back with `git checkout data/tiny/base`, or train it anew with `pushback base`.")  # fmt: skip
     config = _json(folder / "config.json", cure)
     if config.get("model_type") != "qwen2":
         raise PushbackError(
@@ -72,7 +74,8 @@ def check_adapter(folder: str | Path, recipe: Recipe) -> None:
     if recipe.is_local:
         check_base(recipe.base)
     folder = Path(folder)
-    cure = f"Train one with `pushback train --model {recipe.name} --out {folder}` (notebook 03)."
+    out = Path("runs") / Path(recipe.name).name if folder == recipe.shipped_adapter else folder
+    cure = f"Train one with `pushback train --model {recipe.name} --out {out}` (notebook 03), and give that folder."
     if not folder.is_dir():
         raise PushbackError(f"No adapter in {folder}. {cure}")
     _json(folder / "adapter_config.json", cure)

@@ -22,7 +22,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
     """
     path = Path(path)
     if not path.is_file():
-        raise PushbackError(f"No file at {path}. Check the path, or make the data with `pushback data make`.")
+        raise PushbackError(f"No file at {path}. Check the path.")
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if not raw.strip():

@@ -17,7 +17,9 @@ KEYS = ("refusal", "disagree", "clarify", "hedge", "apology")
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds `markers`."""
     parser = subparsers.add_parser("markers", help="find refusal, disagreement, questions, hedging and apology in replies")
-    parser.add_argument("source", type=Path, metavar="IN", help="JSON Lines with `prompt` and `response`; with --card a folder")
+    parser.add_argument(
+        "source", type=Path, metavar="IN", help="JSON Lines with `prompt` and `response` (or `answer`); with --card a folder"
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="JSON Lines to write; with --card the card, in Markdown")
     parser.add_argument(
         "--spans", action="store_true", help="also say where each marker was found, and whether text was cut off"
@@ -37,7 +39,8 @@ def run_markers(args: argparse.Namespace) -> int:
 def mark_file(source: Path, out: Path, *, spans: bool = False) -> int:
     """Copies each row of `source` and adds `markers`, in flat memory; returns how many. `out` appears only when whole.
 
-    A row needs `response`, a string; `prompt` may be missing. Raises PushbackError naming the line of any other row.
+    A row needs `response`, or else `answer`, a string; `prompt` may be missing. Raises PushbackError naming
+    the line of any other row.
     """
     count = 0
     try:
@@ -56,13 +59,17 @@ def _marked(source: Path, spans: bool) -> Iterator[dict[str, Any]]:
     from .markers import find_markers
 
     for number, row in tqdm(read_jsonl(source), desc="marking", unit=" rows", mininterval=1):
-        prompt, response = row.get("prompt") or "", row.get("response")
+        prompt, response = row.get("prompt") or "", row.get("response", row.get("answer"))
         for name, value in (("prompt", prompt), ("response", response)):
             if not isinstance(value, str):
-                raise PushbackError(f"{source}, line {number}: {name!r} is {type(value).__name__}, not text. Mend or delete "
-                                    "that line, then run again.")  # fmt: skip
+                raise PushbackError(f"{source}, line {number}: {name!r} is {_kind(value)}, not text (the row has: "
+                                    f"{', '.join(row)[:200]}). Mend that line, then run again.")  # fmt: skip
         found = find_markers(prompt, response).to_dict()
         yield {**row, "markers": found if spans else {key: found[key] for key in KEYS}}
+
+
+def _kind(value: Any) -> str:
+    return "missing" if value is None else f"of type {type(value).__name__}"
 
 
 def _line(row: dict[str, Any]) -> bytes:

@@ -62,7 +62,8 @@ def _blind(panel: ChatPanel) -> None:
 def _memory(panel: ChatPanel) -> None:
     on = panel.view.memory.value
     panel.view.memory.description = f"Remember earlier turns: {'on' if on else 'off'}"
-    panel.view.say("" if on else "Each prompt begins anew.")
+    small = " A model of the small language cannot change the subject then." if panel.backend.note else ""
+    panel.view.say(f"The voices read what was said before.{small}" if on else "Each prompt begins anew.")
 
 
 def _dial(panel: ChatPanel) -> None:

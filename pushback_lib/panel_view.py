@@ -128,6 +128,7 @@ class View:
         import ipywidgets as w
 
         self.notice, self.status, self.tally = _html("notice"), _html("status"), _html("tally")
+        self.status.layout.min_height = "22px"
         _put(self.notice, html.note_block(backend.note) if backend.note else "")
         self.prompt = _named(w.Text(description="Prompt", placeholder="Type a prompt and press Enter", style=WIDE,
                                     layout=w.Layout(flex="1 1 280px", width="auto")), "prompt")  # fmt: skip
@@ -149,11 +150,11 @@ class View:
             self.notice,
             _row(self.behaviour, self.preset, name="presets"),
             _row(self.prompt, self.send, self.stop, name="ask"),
+            self.status,
             _row(*(pane.root for pane in self.panes), name="panes"),
             self.vote_row,
             _row(self.again, self.clear, self.memory, self.blind, self.export, name="actions"),
             _row(self.dial, self.temperature, self.max_tokens, self.seed, name="settings"),
-            self.status,
             w.HTML(html.KEYS, layout=w.Layout(display="none")),
         ], layout=w.Layout(width="100%")), "chat")  # fmt: skip
         for pane in self.panes:
@@ -193,5 +194,5 @@ class View:
             button.disabled = busy or not votable
 
     def say(self, text: str) -> None:
-        """Puts a line under the panel."""
+        """Puts a line under the prompt."""
         _put(self.status, html.status_block(text))

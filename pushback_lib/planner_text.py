@@ -35,7 +35,9 @@ def verdict(plan: Plan) -> str:
 
 
 def estimate(plan: Plan) -> str:
-    """Time and cost, and that both are estimates."""
+    """Time and cost, and that both are estimates; neither for what does not fit."""
+    if not plan.fits:
+        return ""
     if plan.hours is None:
         return "Time: not known for a card of which only the memory is given; name the card (t4, l4, 4090, a100, h100, h200)."
     cost = f", {span(*plan.dollars, 'dollars', 2)} in rent" if plan.dollars else ""
@@ -56,13 +58,15 @@ def text(plan: Plan) -> str:
     lines = [f"{name:<26}{gib:>8} GiB  {bar}".rstrip() for (name, gib), bar in zip(rows(plan), bars, strict=True)]
     counts = f"{plan.parameters:,} parameters, {plan.trained:,} of them more in the adapter (rank {plan.setting.rank})"
     return "\n".join([f"{plan.recipe.name} on {plan.card.name}: {counts.replace(' of them more', ' more')}", *lines,
-                      verdict(plan), estimate(plan)])  # fmt: skip
+                      verdict(plan), estimate(plan)]).rstrip()  # fmt: skip
 
 
 def markdown(plan: Plan) -> str:
     """A table of the parts, then what fits, then time."""
     table = "\n".join(f"| {name} | {gib} |" for name, gib in rows(plan))
-    return f"| {plan.recipe.name} on {plan.card.name} | GiB |\n|---|---:|\n{table}\n\n{verdict(plan)}\n\n{estimate(plan)}"
+    return (
+        f"| {plan.recipe.name} on {plan.card.name} | GiB |\n|---|---:|\n{table}\n\n{verdict(plan)}\n\n{estimate(plan)}".rstrip()
+    )
 
 
 def html(plan: Plan) -> str:
@@ -70,13 +74,13 @@ def html(plan: Plan) -> str:
     scale = 100 / max(plan.card.gib, plan.gib)
     pieces = "".join(
         f'<div title="{escape(part.name)}: {part.gib:.2f} GiB" style="width:{part.gib * scale:.3f}%;background:{colour}"></div>'
-        for part, colour in zip(plan.parts, HATCHES, strict=True)
+        for part, colour in zip(plan.parts, HATCHES, strict=False)
     )
     edge = f'<div style="position:absolute;left:{plan.card.gib * scale:.2f}%;top:-3px;bottom:-3px;border-left:3px solid"></div>'
     legend = "".join(
         f'<tr><td><span style="display:inline-block;width:1em;height:1em;background:{colour};border:1px solid #555"></span> '
         f"{escape(name)}</td><td style='text-align:right'>{gib} GiB</td></tr>"
-        for (name, gib), colour in zip(rows(plan), (*HATCHES, "transparent"), strict=True)
+        for (name, gib), colour in zip(rows(plan), (*HATCHES[: len(plan.parts)], "transparent"), strict=True)
     )
     label = f"Memory of {plan.recipe.name} on {plan.card.name}: {plan.gib:.1f} of {plan.card.gib:g} GiB"
     return (f'<div role="img" aria-label="{escape(label)}" style="position:relative;display:flex;height:1.6em;'

@@ -77,7 +77,7 @@ class Backend(Protocol):
         """Both voices' events, until each has ended. Ends soon after `stop` is set."""
 
     def hint(self, user: str) -> str:
-        """What to know about the replies to this prompt, in a line below them; "" for nothing."""
+        """What to know about the replies to this prompt, in a line above them; "" for nothing."""
 
 
 @dataclass

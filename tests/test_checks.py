@@ -44,10 +44,19 @@ def garble(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, garble, Path.unlink])
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_a_damaged_base_is_named(base, name, damage):
+def test_a_damaged_base_is_named(tmp_path, monkeypatch, name, damage):
+    base = Path(shutil.copytree(TINY.base, tmp_path / "tiny" / "base"))
     damage(base / name)
-    with pytest.raises(PushbackError, match=rf"{name}.*(git checkout|pushback base)"):
+    with pytest.raises(PushbackError, match=rf"{name}.*Give a folder with a whole model"):
         check_base(base)
+    monkeypatch.setattr("pushback_lib.checks.DATA", tmp_path)  # as if it were the bundled one
+    with pytest.raises(PushbackError, match=rf"{name}.*git checkout data/tiny/base.*pushback base"):
+        check_base(base)
+
+
+def test_where_to_train_a_missing_adapter_is_not_inside_the_shipped_data():
+    with pytest.raises(PushbackError, match=r"--model 7b --out runs/7b`"):
+        check_adapter(recipe_for("7b").shipped_adapter, recipe_for("7b"))
 
 
 @pytest.mark.parametrize("damage", [cut, garble, Path.unlink])

@@ -36,6 +36,16 @@ def test_spans_are_given_when_asked_for(tmp_path):
     assert all(span["text"] == ROW["response"][span["start"] : span["end"]] for span in row["markers"]["spans"])
 
 
+def test_a_row_of_pushback_eval_has_its_text_in_answer(tmp_path):
+    rows = marked(tmp_path, {"answer": "I don't know."}, {"response": "Yes.", "answer": "I don't know."})
+    assert [row["markers"]["hedge"] for row in rows] == [1.0, 0.0]
+
+
+def test_a_row_without_text_says_what_it_has(tmp_path):
+    with pytest.raises(PushbackError, match=r"'response' is missing, not text \(the row has: prompt, reply\)"):
+        marked(tmp_path, {"prompt": "x", "reply": "y"})
+
+
 ODD = [
     "",
     " \n\t",

@@ -145,3 +145,10 @@ def test_a_plan_shows_itself_in_text_markdown_and_html_without_colour_alone():
         assert "Fits" in shown
         assert "estimate" in shown
     assert 'role="img"' in found._repr_html_()
+
+
+def test_what_does_not_fit_has_no_time_and_no_price():
+    assert "Time, an estimate" in str(plan("7b", "t4"))
+    for shown in (str(plan("32b", "t4")), plan("32b", "t4")._repr_markdown_(), plan("32b", "t4")._repr_html_()):
+        assert "Does not fit" in shown
+        assert "Time" not in shown
