@@ -46,6 +46,7 @@ base: .venv/ready  ## train the bundled base model from scratch (25 to 30 minute
 	$(BIN)/pushback base
 
 .venv/ready: pyproject.toml
+	@echo "Setting up .venv with the libraries: one to a few minutes, about 3 GB."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "torch==2.13.0"

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from . import bench_cli, data_cli, eval_cli, fit_cli, markers_cli, ship_cli, train_cli
+from . import __version__, bench_cli, data_cli, eval_cli, fit_cli, markers_cli, ship_cli, train_cli
 from .errors import PushbackError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def _scripted() -> Chat:
 def parser() -> argparse.ArgumentParser:
     """The command line, one sub-command for each job."""
     top = argparse.ArgumentParser(prog="pushback", description=__doc__)
+    top.add_argument("--version", action="version", version=f"pushback {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="make data, fine-tune and measure the bundled model, in minutes")

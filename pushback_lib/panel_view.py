@@ -163,7 +163,7 @@ class View:
     def _settings(self, backend: Backend, seed: int, temperature: float, max_tokens: int) -> None:
         import ipywidgets as w
 
-        wide, narrow = w.Layout(width="320px"), w.Layout(width="190px")
+        wide, narrow = w.Layout(width="270px"), w.Layout(width="180px")
         self.dial = _named(w.FloatSlider(value=1.0 if backend.dial is None else backend.dial, min=0.0, max=2.0, step=0.05,
                                          description="Friction dial", style=WIDE, layout=wide), "dial")  # fmt: skip
         self.dial.disabled = backend.dial is None

@@ -40,8 +40,9 @@ def estimate(plan: Plan) -> str:
         return ""
     if plan.hours is None:
         return "Time: not known for a card of which only the memory is given; name the card (t4, l4, 4090, a100, h100, h200)."
+    passes = "pass" if plan.recipe.epochs == 1 else "passes"
     cost = f", {span(*plan.dollars, 'dollars', 2)} in rent" if plan.dollars else ""
-    return (f"Time, an estimate: {span(*plan.hours, 'h')} for {plan.recipe.epochs} passes over the data{cost}, at "
+    return (f"Time, an estimate: {span(*plan.hours, 'h')} for {plan.recipe.epochs} {passes} over the data{cost}, at "
             f"{SLOW:.0%} to {FAST:.0%} of the datasheet's {plan.card.tflops:g} TFLOPS.")  # fmt: skip
 
 

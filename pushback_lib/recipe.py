@@ -76,7 +76,7 @@ _HUB = "deepseek-ai/DeepSeek-R1-Distill-Qwen-"
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("tiny", str(DATA / "tiny" / "base"), 4_100_000, system=TINY_SYSTEM, learning_rate=1e-3, epochs=1, batch=16,
+        Recipe("tiny", str(DATA / "tiny" / "base"), 4_101_376, system=TINY_SYSTEM, learning_rate=1e-3, epochs=1, batch=16,
                accumulation=1, max_length=512, max_new_tokens=220, warmup_share=0.05, checkpointing=False,
                optimizer="adamw_torch", examples=3600, patience=0),
         Recipe("1.5b", _HUB + "1.5B", 1_777_088_000, revision="ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562"),
