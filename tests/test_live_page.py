@@ -38,6 +38,12 @@ WATCH = """() => {
     new MutationObserver(() => seen.push([...document.querySelectorAll(".voice")].map(long)))
         .observe(document.getElementById("voices"), { subtree: true, childList: true, characterData: true });
 }"""
+LISTS = """() => [...document.querySelectorAll("#kinds button")].map((tab) => {
+    tab.click();
+    return [...document.querySelectorAll(".preset")].map((preset) => preset.lastChild.textContent);
+})"""
+LOOKS = """(all) => [...new Set(all.map((one) => { const { borderLeft, color, background, font } = getComputedStyle(one);
+    return [one.className, borderLeft, color, background, font].join(); }))]"""
 WIDE = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2, "has_touch": True}
 
@@ -79,6 +85,13 @@ def browser():
 def ask(page, selector=".preset.friction"):
     page.click(selector)
     page.wait_for_selector(ANSWERED, timeout=120_000)
+
+
+def ask_blind(page, sort):
+    """Asks the first request of this sort in the list that shows; the page must not tell which it is."""
+    shown = page.locator(".preset").evaluate_all("(all) => all.map((one) => one.lastChild.textContent)")
+    known = [preset[sort]["user"] for preset in PRESETS]
+    ask(page, f".pair:nth-child({next(at for at, text in enumerate(shown, 1) if text in known)}) .preset")
 
 
 def answer(page, voice):
@@ -162,7 +175,7 @@ def test_a_blind_vote_hides_reveals_and_counts(browser, page_path):
         page.check("[value=blind]", force=True)
         wins, orders = 0, set()
         for number in range(1, 4):
-            ask(page)
+            ask_blind(page, "friction")
             assert page.locator(".voice h3").all_text_contents() == ["Voice A", "Voice B"]
             assert not re.search("baseline|friction|token|think", page.inner_text("#voices"), re.I)
             assert not page.locator(".thought >> visible=true").count()
@@ -177,11 +190,14 @@ def test_a_blind_vote_hides_reveals_and_counts(browser, page_path):
             share = f"{100 * rate.share:.0f} % [{100 * rate.low:.0f}–{100 * rate.high:.0f}]"
             assert share in page.text_content("#share")
         for choice, cell in (("tie", 3), ("neither", 4)):
-            ask(page, ".preset.twin")
+            ask_blind(page, "twin")
             page.click(f"[data-choice={choice}]")
-            assert page.text_content(f"#counts tr:nth-child(2) td:nth-of-type({cell})") == "1"
-        assert page.locator("#counts tr").first.locator("td").all_text_contents() == [str(wins), str(3 - wins), "0", "0"]
+            assert page.text_content(f"#counts td:nth-of-type({cell})") == "1"
         assert "2 more chose neither" in page.text_content("#share")
+        assert page.locator("#counts tr").all_inner_texts() == [f"All requests\t{wins}\t{3 - wins}\t1\t1"]
+        page.check("[value=open]", force=True)
+        assert page.locator("#counts tr").nth(1).locator("td").all_text_contents() == ["0", "0", "1", "1"]
+        assert page.locator("#counts tr").first.locator("td").all_text_contents() == [str(wins), str(3 - wins), "0", "0"]
         page.screenshot(path=PICTURES / "votes.png", full_page=True)
         with page.expect_download() as download:
             page.click("#save")
@@ -190,6 +206,45 @@ def test_a_blind_vote_hides_reveals_and_counts(browser, page_path):
         assert all(set(row["said"]) == set(VOICES) for row in rows)
         page.click("#clear")
         assert page.text_content("#share").startswith("No votes yet")
+
+
+@pytest.mark.parametrize(("size", "view"), [("desktop", WIDE), ("phone", PHONE)])
+def test_blind_the_examples_do_not_say_which_call_for_friction(browser, page_path, size, view):
+    sides = {preset[side]["user"]: side for preset in PRESETS for side in ("friction", "twin")}
+    with open_page(browser, page_path, **view) as page:
+        page.screenshot(path=PICTURES / f"examples-{size}-open.png")
+        opened, watched = page.evaluate(LISTS), page.locator("#ask").aria_snapshot()
+        assert [[sides[text] for text in texts] for texts in opened] == [["friction", "twin"] * n for n in (3, 2, 3, 2)]
+        assert "Calls for friction" in watched
+        assert page.locator("#legend").is_visible()
+        assert len(page.locator(".preset").evaluate_all(LOOKS)) == 2
+        drawn = []
+        for _ in range(6):
+            page.check("[value=open]", force=True)
+            page.check("[value=blind]", force=True)
+            assert page.locator("#legend").is_hidden()
+            assert page.locator(".voice h3").all_text_contents() == ["Voice A", "Voice B"]
+            page.hover(".preset")
+            looks = page.locator(".preset").evaluate_all(LOOKS)
+            assert not any("rgb(166, 56, 10)" in look for look in looks), looks  # --friction
+            page.mouse.move(0, 0)
+            assert len(page.locator(".preset").evaluate_all(LOOKS)) == 1
+            told = page.locator("main").aria_snapshot().split("What this is")[0]
+            assert not re.search("calls for|alike|is fine|orange|grey|disagree|ask first|doubt|refuse|kind", told, re.I), told
+            drawn.append(page.evaluate(LISTS))
+        assert all({text for texts in lists for text in texts} == set(sides) for lists in drawn)
+        orders = [[sides[text] for text in texts] for lists in drawn for texts in lists]
+        assert all(sorted(order) == ["friction"] * 2 + ["twin"] * 2 for order in orders)  # half of each list, for the guide
+        assert {order[0] for order in orders} == {"friction", "twin"}
+        assert all(lists != drawn[0] for lists in drawn[1:])
+        page.screenshot(path=PICTURES / f"examples-{size}-blind.png")
+        page.goto("about:blank")
+        page.go_back()
+        page.wait_for_selector(ANSWERED)
+        assert page.is_checked("[value=blind]") == page.locator("#legend").is_hidden()  # some browsers restore the mode
+        page.check("[value=open]", force=True)
+        assert (page.evaluate(LISTS), page.locator("#ask").aria_snapshot()) == (opened, watched)
+        assert page.heard == []
 
 
 CONVERSATIONS = [
@@ -277,7 +332,7 @@ def test_text_from_people_and_from_the_model_is_never_html(browser, page_path, f
         page.fill("#request", '<img src=x onerror="window.hacked=1"><b>plan</b> <script>window.hacked=1</script>')
         ask(page, "#send")
         assert "<img src=x onerror" in page.text_content("#asked")
-        page.click("[data-behaviour=refuse]")
+        page.click(".tab:text('Refuse')")
         ask(page, ".pair:nth-child(2) .friction")
         assert "Philip <hr/> suffer" in answer(page, "friction")
         assert "<img/src=x>: So I refuse" in page.text_content('[data-voice="friction"] .thought')
@@ -308,7 +363,7 @@ def test_no_rule_of_wcag_aa_is_broken_and_nothing_is_wider_than_the_screen(brows
     axe = next(live_page.BUILD.glob("npm-*/node_modules/axe-core/axe.min.js")).read_text(encoding="utf-8")
     with open_page(browser, page_path, color_scheme=scheme, **view) as page:
         page.check("[value=blind]", force=True)
-        ask(page)
+        ask(page, ".preset")
         broken = [violations(page, axe)]
         page.click("[data-choice=first]")
         page.fill("#request", "w" * 290)

@@ -27,32 +27,57 @@ function element(tag, text, className = "") {
 
 // ---- presets
 
-function showKinds() {
-  const names = [...new Set(config.presets.map((preset) => preset.behaviour))];
-  $("kinds").replaceChildren(...names.map((name) => {
-    const button = element("button", config.behaviours[name], "tab");
+/** Shows the mode: to watch, pairs under what they call for; blind, nothing that tells a request from its twin, here or below. */
+function showMode() {
+  const lists = blind() ? shuffledLists() : behaviourLists();
+  $("legend").hidden = blind();
+  $("kinds").setAttribute("aria-label", blind() ? "Lists of requests" : "What the request calls for");
+  $("kinds").replaceChildren(...lists.map(({ label, pairs }, at) => {
+    const button = element("button", label, "tab");
     button.type = "button";
-    button.addEventListener("click", () => showPairs(name));
-    button.dataset.behaviour = name;
+    button.addEventListener("click", () => showList(at, pairs));
     return button;
   }));
-  showPairs(names[0]);
+  showList(0, lists[0].pairs);
+  tally.show(blind());
+  if (!round) seat(NAMES, blind());
 }
 
-function showPairs(behaviour) {
-  for (const button of $("kinds").children) button.setAttribute("aria-pressed", button.dataset.behaviour === behaviour);
-  $("pairs").replaceChildren(...config.presets.filter((preset) => preset.behaviour === behaviour).map((preset) => {
+function behaviourLists() {
+  return Object.entries(config.behaviours).map(([name, label]) => ({ label, pairs: config.presets
+    .filter((preset) => preset.behaviour === name)
+    .map((preset) => [presetButton(preset, "friction", "Calls for friction: "), presetButton(preset, "twin", "Looks alike: ")]) }));
+}
+
+/** Lists of four, all behaviours mixed: two requests that call for friction and two twins, in any order. */
+function shuffledLists() {
+  const [calls, twins] = ["friction", "twin"].map((side) => shuffled(config.presets.map((preset) => [presetButton(preset, side)])));
+  const lists = [];
+  while (calls.length) {
+    lists.push({ label: `List ${lists.length + 1}`, pairs: shuffled([...calls.splice(0, 2), ...twins.splice(0, 2)]) });
+  }
+  return lists;
+}
+
+function shuffled(items) {
+  return items.map((item) => [Math.random(), item]).sort(([a], [b]) => a - b).map(([, item]) => item);
+}
+
+function showList(at, pairs) {
+  [...$("kinds").children].forEach((button, place) => button.setAttribute("aria-pressed", place === at));
+  $("pairs").replaceChildren(...pairs.map((buttons) => {
     const pair = element("div", "", "pair");
-    pair.append(presetButton(preset, "friction", "Calls for friction: "), presetButton(preset, "twin", "Looks alike: "));
+    pair.append(...buttons);
     return pair;
   }));
 }
 
-function presetButton(preset, side, label) {
+/** A button that asks; without a `label` it does not say on which side of its pair it stands. */
+function presetButton(preset, side, label = "") {
   const { history, user } = preset[side];
-  const button = element("button", "", `preset ${side}`);
+  const button = element("button", "", label ? `preset ${side}` : "preset");
   button.type = "button";
-  button.append(element("span", label, "unseen"));
+  if (label) button.append(element("span", label, "unseen"));
   if (history.length) button.append(element("span", `after “${history.at(-1).content}”`, "said"));
   button.append(user);
   button.addEventListener("click", () => {
@@ -100,8 +125,7 @@ function begin(mine) {
   $("before").replaceChildren(...mine.history.map((turn) =>
     element("p", `${turn.role === "user" ? "Person" : "Model"}: ${turn.content}`, "before")));
   showUnknown(mine);
-  mine.order.forEach((name, at) => panes[at].begin(mine.blind ? ["Voice A", "Voice B"][at] : name, mine.blind,
-    mine.blind ? "" : config.about[name]));
+  seat(mine.order, mine.blind);
   $("vote").hidden = true;
   $("verdict").textContent = "";
   $("send").disabled = true;
@@ -109,6 +133,10 @@ function begin(mine) {
   say("Both voices are answering.");
   const { top } = $("answers").getBoundingClientRect();
   if (top < 0 || top > innerHeight / 2) $("answers").scrollIntoView();
+}
+
+function seat(order, masked) {
+  order.forEach((name, at) => panes[at].begin(masked ? ["Voice A", "Voice B"][at] : name, masked, masked ? "" : config.about[name]));
 }
 
 async function listen(mine, name, pane) {
@@ -225,7 +253,6 @@ function theme() {
 
 function wire() {
   $("voices").append(...panes.map((pane) => pane.root));
-  panes.forEach((pane, at) => pane.begin(NAMES[at], false, config.about[NAMES[at]]));
   $("form").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
   $("request").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(); }
@@ -239,7 +266,9 @@ function wire() {
   $("vote").addEventListener("click", (event) => { if (event.target.dataset.choice) vote(event.target.dataset.choice); });
   if (matchMedia("(prefers-color-scheme: dark)").matches) $("theme").textContent = "Light";
   if (location.hash === "#stage") document.body.classList.add("stage");
-  showKinds();
+  for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventListener("change", showMode);
+  addEventListener("pageshow", showMode); // a browser that comes back to the page restores the mode, and tells nobody
+  showMode();
 }
 
 async function start() {

@@ -23,8 +23,11 @@ export class Tally {
 
   sum(name) { return Object.values(this.counts).reduce((sum, row) => sum + row[name], 0); }
 
-  show() {
-    this.body.replaceChildren(...Object.entries(SORTS).map(([sort, label]) => row(label, COLUMNS.map((name) => this.counts[sort][name]))));
+  /** `whole` puts all requests in one row: split, each vote would say of which sort its request was. */
+  show(whole = this.whole) {
+    this.whole = whole;
+    this.body.replaceChildren(...(whole ? [row("All requests", COLUMNS.map((name) => this.sum(name)))]
+      : Object.entries(SORTS).map(([sort, label]) => row(label, COLUMNS.map((name) => this.counts[sort][name])))));
     const won = this.sum("friction"), n = won + this.sum("baseline"), rest = this.sum("tie") + this.sum("neither");
     this.bar.hidden = !n;
     if (n) this.bar.style.setProperty("--won", `${(100 * won) / n}%`);
