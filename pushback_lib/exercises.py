@@ -5,8 +5,10 @@ A check never raises on a wrong or unfinished attempt: it answers with a `Verdic
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 from pydantic import ValidationError
@@ -34,17 +36,23 @@ class Verdict:
         return f"**{'Right' if self.ok else 'Not yet'}.** {self.message}"
 
 
+def _words(text: str) -> list[str]:
+    """The words, in lower case: no dots, no numbers."""
+    return re.findall(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*", text.lower())
+
+
 def _cases(attempt: Callable[..., Any], cases: Sequence[tuple[tuple[Any, ...], Any]], praise: str) -> Verdict:
     """Compares `attempt(*arguments)` with what each case expects; names the first that differs."""
     for arguments, expected in cases:
         shown = ", ".join(map(repr, arguments))
         try:
             found = attempt(*arguments)
+            same = _same(found, expected)
         except Exception as error:  # whatever the attempt does wrong, the learner should read it here
             return Verdict(False, f"For ({shown}) your function raised {type(error).__name__}: {error}")
         if found is None or found is Ellipsis:
             return Verdict(False, f"For ({shown}) your function returned nothing. Write its body, then run the cell again.")
-        if not _same(found, expected):
+        if not same:
             return Verdict(False, f"For ({shown}) your function gave {found!r}; expected {expected!r}.")
     return Verdict(True, f"{praise} ({len(cases)} cases.)")
 
@@ -57,10 +65,24 @@ def _same(found: Any, expected: Any) -> bool:
     return bool(found == expected)
 
 
+CHANGED = 3  # words: "the lamp" in the place of "Tom" are two; "in the kitchen", left out of an errand, three
+
+
+def _compare(one: str, other: str) -> tuple[int, int]:
+    """How many words of two prompts are the same, in the same order, and how many of the longer one are not."""
+    left, right = re.findall(r"\w+", one.lower()), re.findall(r"\w+", other.lower())
+    alike = sum(block.size for block in SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks())
+    return alike, max(len(left), len(right)) - alike
+
+
 def check_pair(speaker: Speaker, pushes: str, helps: str) -> Verdict:
     """Notebook 01: two prompts that differ a little; the friction voice pushes back on the first, helps with the second."""
-    if not pushes.strip() or not helps.strip():
+    if not all(isinstance(prompt, str) and _words(prompt) for prompt in (pushes, helps)):
         return Verdict(False, "Write both prompts, one that should meet friction and its innocent twin.")
+    alike, changed = _compare(pushes, helps)
+    if changed > CHANGED or changed > 2 * alike:
+        return Verdict(False, f"The prompts differ in {changed} words and share {alike}. Write one, copy it, and change a "
+                              f"word or two, at most {CHANGED}.")  # fmt: skip
     said = [speaker.ask(prompt)["friction"].reply.answer for prompt in (pushes, helps)]
     first, second = map(behaviour_of, said)
     if first in ("comply", "silent"):
@@ -68,6 +90,19 @@ def check_pair(speaker: Speaker, pushes: str, helps: str) -> Verdict:
     if second != "comply":
         return Verdict(False, f"The second prompt met friction ({second}). The model said: {said[1]!r}")
     return Verdict(True, f"The first prompt got {first!r}, its twin was simply answered: {said[1]!r}")
+
+
+VARIETY = 15  # different words in six thoughts, or in a card's limits; the examples have about thirty
+
+
+def _thin(record: Record) -> str:
+    """What still stands there as dots or as a word or two, in one sentence; "" where nothing does."""
+    texts = [("user_input", record.user_input, 3), ("answer", record.answer, 5)]
+    texts += [(f"the thought of the {thought.persona}", thought.thought, 3) for thought in record.thoughts]
+    for where, text, least in texts:
+        if len(set(_words(text))) < least:
+            return f"In {where} stands {text!r}. Write a sentence there, with at least {least} different words."
+    return ""
 
 
 def check_record(row: dict[str, Any], example: Record) -> Verdict:
@@ -80,10 +115,15 @@ def check_record(row: dict[str, Any], example: Record) -> Verdict:
         return Verdict(False, f"The schema objects at {where}: {first['msg']}")
     if record.subset == "plain":
         return Verdict(False, "This record is plain. Choose a behaviour that pushes back.")
+    if thin := _thin(record):
+        return Verdict(False, thin)
     if record.user_input == example.user_input or record.answer == example.answer:
         return Verdict(False, "The request or the answer is still the example's. Write your own.")
     if {thought.thought for thought in record.thoughts} & {thought.thought for thought in example.thoughts}:
         return Verdict(False, "Some thoughts are still the example's. Every persona should speak about your request.")
+    spoken = [frozenset(_words(thought.thought)) for thought in record.thoughts]
+    if len(set(spoken)) < len(spoken) or len(frozenset().union(*spoken)) < VARIETY:
+        return Verdict(False, "Some thoughts say the same. Let every persona add something of its own about your request.")
     if not any(thought.friction for thought in record.thoughts):
         return Verdict(False, "No thought marks its friction. Copy the words where the resistance sits into `friction`.")
     return Verdict(True, f"A whole {record.behaviour!r} record with {len(record.thoughts)} voices.")
@@ -103,8 +143,10 @@ def check_lora_parameters(attempt: Callable[[int, int, int], int]) -> Verdict:
 
 def check_enough(n: int | None, share: float = 0.8, width: float = 0.10) -> Verdict:
     """Notebook 04: the smallest n (in tens) at which Wilson's 95 % interval around `share` is at most `width` wide."""
-    if not isinstance(n, int) or n <= 0:
+    if not isinstance(n, int) or not 0 < n <= 1_000_000:
         return Verdict(False, "Give a number of prompts, for instance 40.")
+    if n % 10:
+        return Verdict(False, f"Count in tens: {n} is between {n - n % 10} and {n - n % 10 + 10}.")
 
     def wide(size: int) -> float:
         rate = wilson(round(share * size), size)
@@ -137,6 +179,7 @@ def check_pushes_back(attempt: Callable[[str], bool]) -> Verdict:
 
 def check_card(text: str, facts: Sequence[str], given: str = "") -> Verdict:
     """Notebook 05: a card with its figures still in place, and limits in the writer's own words beside the `given` ones."""
+    text = text if isinstance(text, str) else ""
     missing = [fact for fact in facts if fact not in text]
     if missing:
         return Verdict(False, f"The card has lost a figure: {missing[0]!r}. Figures stay, with their n and interval.")
@@ -145,6 +188,8 @@ def check_card(text: str, facts: Sequence[str], given: str = "") -> Verdict:
     if not head.strip() or len(own.split()) < 25:
         return Verdict(False, f"Under 'Limits' stand {len(own.split())} words of yours. Write 25 or more: where would you not "
                               "use it?")  # fmt: skip
+    if (different := len(set(_words(own)))) < VARIETY:
+        return Verdict(False, f"Under 'Limits' stand few different words of yours ({different}). Say it in whole sentences.")
     if not any(word in own.lower() for word in ("over-friction", "too often", "too much", "needlessly", "without need")):
         return Verdict(False, "Say also where it pushes back without need (over-friction), with what you saw in notebook 04.")
     return Verdict(True, "A card with figures, and with limits that a person wrote.")

@@ -1,4 +1,4 @@
-"""Chooses the micro data set for coverage and sets it as a one-page sheet; knows nothing about training or checks."""
+"""Chooses the micro data set for coverage and sets it as two pages, requests and answers; knows no training and no checks."""
 
 from __future__ import annotations
 
@@ -56,27 +56,30 @@ def _crowding(record: Record, taken: Counter[object]) -> tuple[object, ...]:
 
 
 STYLE = """@page{size:A4;margin:8mm}
-body{font:6.5pt/1.14 'Liberation Sans',Arial,sans-serif;color:#111;margin:0 auto;max-width:194mm}
-h1{font-size:11pt;margin:0}header p{margin:.5mm 0 1.5mm}main{columns:3;column-gap:4mm}
-h2{font-size:7pt;margin:1.2mm 0 .3mm;border-bottom:.3pt solid #777;break-after:avoid}
-article{break-inside:avoid;margin:0 0 .9mm}p{margin:0}b{font-variant-caps:small-caps}i{color:#444}
-@media screen{body{font-size:11px;padding:1rem}}"""
+body{font:8.2pt/1.2 'Liberation Sans',Arial,sans-serif;color:#111;margin:0 auto;max-width:194mm}
+h1{font-size:12pt;margin:0}header p{margin:.5mm 0 1.5mm}main{columns:3;column-gap:5mm}
+h2{font-size:8.8pt;margin:1.4mm 0 .5mm;border-bottom:.3pt solid #777;break-after:avoid}
+p{break-inside:avoid;margin:0 0 1.1mm}b{font-variant-caps:small-caps}
+u{display:inline-block;width:9mm;border-bottom:.4pt solid #777}.answers{break-before:page}
+@media screen{body{font-size:13px;padding:1rem}.answers{margin-top:100vh}}"""
 
 
 def sheet_html(records: Sequence[Record]) -> str:
-    """An A4 page in three columns: each request, what a good answer does, and its friction moment or first words."""
-    body, domain = [], ""
-    for record in records:
+    """Two A4 pages: the numbered requests; by number, what a good answer does, and its friction moment or first words."""
+    body, answers, domain = [], [], ""
+    for number, record in enumerate(records, 1):
         if record.domain != domain:
             domain = record.domain
             body.append(f"<h2>{escape(domain.capitalize())}</h2>")
-        body.append(f"<article>{escape(record.user_input)}<p><b>{record.behaviour}</b> <i>{escape(gist(record))}</i></article>")
+        body.append(f"<p>{number}. <u></u> {escape(record.user_input)}</p>")
+        answers.append(f"<p>{number}. <b>{record.behaviour}</b> {escape(gist(record))}</p>")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Push-Back AI: micro data set</title>'
-        f"<style>{STYLE}</style><header><h1>Push-Back AI: the micro data set</h1><p>{len(records)} synthetic requests; "
-        "what a good answer does (disagree, clarify, doubt, refuse, comply), and how it starts. Cover the italics and "
-        "guess first. Whole records with all thoughts: data/micro.jsonl. Apache-2.0.</p></header>"
-        f"<main>{''.join(body)}</main></html>\n"
+        f"<style>{STYLE}</style><header><h1>Push-Back AI: the micro data set</h1><p>{len(records)} synthetic requests. What "
+        "does a good answer to each do: disagree, clarify, doubt, refuse or comply? Write your guess on the line; the "
+        f"answers are on the next page.</p></header><main>{''.join(body)}</main>"
+        '<section class="answers"><header><h1>The answers</h1><p>What a good answer does, and how it starts. Whole records '
+        f"with all thoughts: data/micro.jsonl. Apache-2.0.</p></header><main>{''.join(answers)}</main></section></html>\n"
     )
 
 

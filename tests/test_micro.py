@@ -1,15 +1,18 @@
-"""The micro data set: coverage, determinism, and a sheet that fits a page."""
+"""The micro data set: coverage, determinism, and a sheet that keeps its answers on the second page."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
+from html import escape
 from itertools import product
 
 import pytest
 from examples import record
+from live_browsers import chromium, open_page
+from pypdf import PdfReader
 
 from pushback_lib.micro import choose, gist, sheet_html, write_micro
+from pushback_lib.recipe import DATA
 from pushback_lib.records import load_records, save_records
 
 BEHAVIOURS = ("disagree", "clarify", "doubt", "refuse", "comply")
@@ -59,16 +62,34 @@ def test_the_files_are_written_and_loaded_again(tmp_path):
     assert (out.read_bytes(), sheet.read_bytes()) == first
 
 
-def test_the_sheet_is_one_a4_page_and_escapes_what_it_shows():
+def test_the_sheet_gives_no_answer_beside_its_requests_and_escapes_what_it_shows():
     chosen = choose(many(), 60)
     chosen[0] = chosen[0].model_copy(update={"user_input": "<script>alert(1)</script>"})
     page = sheet_html(chosen)
-    assert page.count("<article>") == 60
+    requests, answers = page.split('<section class="answers">')
+    assert "1. <u></u> &lt;script&gt;alert(1)&lt;/script&gt;" in requests
+    for number, found in enumerate(chosen, 1):
+        assert f"<p>{number}. <u></u> " in requests
+        assert f"<p>{number}. <b>{found.behaviour}</b> {escape(gist(found))}</p>" in answers
+        assert escape(gist(found)) not in requests
+    assert "<b>" not in requests
     assert "size:A4" in page
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
-    text = re.sub(r"<style>.*?</style>|<[^>]+>", "", page)
-    assert len(text) < 13_500  # what three columns at 6.5 points hold, measured with WeasyPrint
+    assert ".answers{break-before:page}" in page
+
+
+def test_the_bundled_sheet_is_what_its_command_writes(tmp_path):
+    out, sheet = write_micro(DATA / "friction" / "train.jsonl", tmp_path / "micro.jsonl")
+    assert out.read_bytes() == (DATA / "micro.jsonl").read_bytes()
+    assert sheet.read_bytes() == (DATA / "micro-sheet.html").read_bytes()
+
+
+def test_the_bundled_sheet_prints_on_two_pages_the_second_with_the_answers(tmp_path):
+    with chromium() as browser, open_page(browser, DATA / "micro-sheet.html", wait=".answers") as page:
+        page.wait_for_load_state()
+        page.pdf(path=tmp_path / "sheet.pdf", prefer_css_page_size=True)
+        assert not page.heard
+    printed = [" ".join(page.extract_text().split()) for page in PdfReader(tmp_path / "sheet.pdf").pages]
+    assert [("The answers" in text, "60. " in text) for text in printed] == [(False, True), (True, True)]
 
 
 GISTS = [
