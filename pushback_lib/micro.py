@@ -1,4 +1,4 @@
-"""Chooses the micro data set for coverage and sets it as two pages, requests and answers; knows no training and no checks."""
+"""Chooses the micro data set for coverage and sets it as a page to fold, answers below; knows no training and no checks."""
 
 from __future__ import annotations
 
@@ -56,16 +56,17 @@ def _crowding(record: Record, taken: Counter[object]) -> tuple[object, ...]:
 
 
 STYLE = """@page{size:A4;margin:8mm}
-body{font:8.2pt/1.2 'Liberation Sans',Arial,sans-serif;color:#111;margin:0 auto;max-width:194mm}
-h1{font-size:12pt;margin:0}header p{margin:.5mm 0 1.5mm}main{columns:3;column-gap:5mm}
-h2{font-size:8.8pt;margin:1.4mm 0 .5mm;border-bottom:.3pt solid #777;break-after:avoid}
-p{break-inside:avoid;margin:0 0 1.1mm}b{font-variant-caps:small-caps}
-u{display:inline-block;width:9mm;border-bottom:.4pt solid #777}.answers{break-before:page}
+body{font:6.5pt/1.13 'Liberation Sans',Arial,sans-serif;color:#111;margin:0 auto;max-width:194mm}
+h1{font-size:11pt;margin:0}header p{margin:.5mm 0 1.2mm}main{columns:3;column-gap:4mm}
+h2{font-size:7pt;margin:1mm 0 .3mm;border-bottom:.3pt solid #777;break-after:avoid}
+p{break-inside:avoid;margin:0 0 .6mm}b{font-variant-caps:small-caps}
+u{display:inline-block;width:8mm;border-bottom:.4pt solid #777}
+.answers{border-top:.6pt dashed #777;margin-top:2mm;padding-top:1mm;break-inside:avoid}
 @media screen{body{font-size:13px;padding:1rem}.answers{margin-top:100vh}}"""
 
 
 def sheet_html(records: Sequence[Record]) -> str:
-    """Two A4 pages: the numbered requests; by number, what a good answer does, and its friction moment or first words."""
+    """An A4 page to fold: the numbered requests; by number, what a good answer does, and its friction moment or first words."""
     body, answers, domain = [], [], ""
     for number, record in enumerate(records, 1):
         if record.domain != domain:
@@ -76,8 +77,8 @@ def sheet_html(records: Sequence[Record]) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Push-Back AI: micro data set</title>'
         f"<style>{STYLE}</style><header><h1>Push-Back AI: the micro data set</h1><p>{len(records)} synthetic requests. What "
-        "does a good answer to each do: disagree, clarify, doubt, refuse or comply? Write your guess on the line; the "
-        f"answers are on the next page.</p></header><main>{''.join(body)}</main>"
+        "does a good answer to each do: disagree, clarify, doubt, refuse or comply? Fold the page back at the "
+        f"dashed line, write your guesses, then compare.</p></header><main>{''.join(body)}</main>"
         '<section class="answers"><header><h1>The answers</h1><p>What a good answer does, and how it starts. Whole records '
         f"with all thoughts: data/micro.jsonl. Apache-2.0.</p></header><main>{''.join(answers)}</main></section></html>\n"
     )
