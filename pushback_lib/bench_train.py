@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .bench_arms import ARMS, IGNORED, padded_length, tokenise, trainer_for, useful_tokens
 from .bench_memory import StepPeak
@@ -22,9 +22,6 @@ from .bench_step import silence
 from .models import load_base, quiet
 from .recipe import Recipe
 from .records import Record
-
-if TYPE_CHECKING:
-    pass
 
 WATCHED = 2  # optimizer steps of the run in which memory is measured
 Progress = Callable[[str], None]

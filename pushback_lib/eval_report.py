@@ -16,8 +16,6 @@ from .jsonl import replacing
 from .picture import picture
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from .judge_model import Comparison
 
 HOW = (
@@ -104,18 +102,14 @@ def _paragraphs(lines: Sequence[str]) -> str:
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 
 
-def _picture(figure: Figure, alt: str) -> str:
-    return picture(figure, alt).html
-
-
 def html_page(rows: Sequence[Response], title: str, judge: Comparison | None = None) -> str:
     """The whole report as one page that loads nothing from outside."""
     summary = summary_table(rows)
     alt = "; ".join(f"{line[0]}: baseline {line[1]}, friction {line[2]}" for line in summary[:2])
     sections = {
         "Summary": table(SUMMARY, summary, "Friction beside over-friction") + _paragraphs(comparison_lines(rows)),
-        "Pictures": _picture(by_kind(rows), f"Share of answers that push back, by kind and voice. {alt}")
-        + _picture(frontier(voice_points(rows), "Friction against over-friction"), alt),
+        "Pictures": picture(by_kind(rows), f"Share of answers that push back, by kind and voice. {alt}").html
+        + picture(frontier(voice_points(rows), "Friction against over-friction"), alt).html,
         "By kind": table(HEADER, kind_table(rows), HOW),
         "Refusal: full, partial, none": table(REFUSAL_HEADER, refusal_table(rows), "By the markers"),
         "Where the voices differ": _discordant(rows),

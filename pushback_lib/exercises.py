@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from .evaluate import behaviour_of
 from .records import Record
 from .stats import wilson
+from .text_rules import words
 from .voices import Speaker
 
 
@@ -37,8 +38,8 @@ class Verdict:
 
 
 def _words(text: str) -> list[str]:
-    """The words, in lower case: no dots, no numbers."""
-    return re.findall(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*", text.lower())
+    """The words, in lower case: no dots, no numbers; a hyphenated word is one."""
+    return words(text.replace("-", ""))
 
 
 def _cases(attempt: Callable[..., Any], cases: Sequence[tuple[tuple[Any, ...], Any]], praise: str) -> Verdict:

@@ -5,13 +5,13 @@ None of the prompts is in any training file.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import cache
 
 from .eval_set import Prompt, bundled_prompts, load_prompts
 from .recipe import Recipe
 from .side_by_side import Preset
+from .text_rules import words
 
 PAIRS_EACH = 3  # so many friction prompts and as many twins for each behaviour
 STRANGE = 0.2  # share of words: a prompt of the small language has one invented word at most, in five or more
@@ -24,13 +24,9 @@ def presets_for(recipe: Recipe) -> tuple[Preset, ...]:
 
 def strange_words(text: str) -> tuple[str, ...]:
     """The words of a prompt that the small language has not, if they are more than an invented one that it is asked about."""
-    words = tuple(dict.fromkeys(_words(text)))
-    strange = tuple(word for word in words if word not in _language())
-    return strange if len(strange) > STRANGE * len(words) else ()
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text.lower())
+    said = tuple(dict.fromkeys(words(text)))
+    strange = tuple(word for word in said if word not in _language())
+    return strange if len(strange) > STRANGE * len(said) else ()
 
 
 @cache
@@ -39,7 +35,7 @@ def _language() -> frozenset[str]:
     from .world import KNOWN_WORDS
 
     requests = [request for held_out in (True, False) for request in draw_requests(60, 3, held_out)]
-    return KNOWN_WORDS | {word for request in requests for word in _words(request.user)}
+    return KNOWN_WORDS | {word for request in requests for word in words(request.user)}
 
 
 def chosen(prompts: Iterable[Prompt], pairs_each: int = PAIRS_EACH) -> tuple[Preset, ...]:

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import PushbackError
-from .finetune import LOG_PROJECT
 from .recipe import Recipe, chosen_size
 
 LOGS = ("tensorboard", "trackio")
@@ -81,6 +80,8 @@ def set_up_log(log: str, out: Path) -> str:
     Raises PushbackError if the logger is not installed.
     """
     import os
+
+    from .finetune import LOG_PROJECT
 
     if find_spec(log) is None:
         raise PushbackError(f"--log {log} needs the package {log}. Install it: `pip install {log}`.")

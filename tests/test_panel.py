@@ -59,7 +59,7 @@ def say(panel, text):
     return panel.join(60)
 
 
-def test_what_the_backend_knows_about_a_prompt_stands_below_the_replies(echo):
+def test_what_the_backend_knows_about_a_prompt_stands_above_the_replies(echo):
     say(echo, "No echo?")
     assert "An echo of &lt;No echo?&gt;." in echo.view.status.value
     say(echo, "Rome?")
