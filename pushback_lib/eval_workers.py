@@ -11,33 +11,41 @@ from .errors import PushbackError
 from .workers import together
 
 PATIENCE = 10  # items in a row that a server fails on before the run stops
+GRACE = 10.0  # seconds in which calls in flight may still bring their replies after another's error
 Item = TypeVar("Item")
 
 
 async def ask_all(items: Iterable[Item], ask: Callable[[Item], Awaitable[None]], concurrency: int) -> None:
-    """Awaits `ask(item)` for every item, `concurrency` at a time; the first error but CallFailed stops them all.
+    """Awaits `ask(item)` for every item, `concurrency` at a time. After the first error but CallFailed none is begun.
 
     Raises PushbackError after `PATIENCE` failed calls in a row, and at the end if any item failed, with the reasons.
     """
     failed: Counter[str] = Counter()
-    queue, streak = iter(items), 0
+    queue, streak = (item for item in items), 0
 
     async def work() -> None:
-        nonlocal streak
-        for item in queue:
-            try:
-                await ask(item)
-                streak = 0
-            except CallFailed as failure:
-                failed[failure.reason] += 1
-                streak += 1
-                if streak >= PATIENCE:
-                    raise PushbackError(
-                        f"{streak} calls in a row came to nothing; the last: {failure}. Look at the server's log; what is "
-                        "finished stays, and the same command goes on from there."
-                    ) from failure
+        try:
+            for item in queue:
+                await attempt(item)
+        except BaseException:
+            queue.close()  # nobody begins another
+            raise
 
-    await together([work() for _ in range(concurrency)])
+    async def attempt(item: Item) -> None:
+        nonlocal streak
+        try:
+            await ask(item)
+            streak = 0
+        except CallFailed as failure:
+            failed[failure.reason] += 1
+            streak += 1
+            if streak >= PATIENCE:
+                raise PushbackError(
+                    f"{streak} calls in a row came to nothing; the last: {failure}. Look at the server's log; what is "
+                    "finished stays, and the same command goes on from there."
+                ) from failure
+
+    await together([work() for _ in range(concurrency)], grace=GRACE)
     if failed:
         reasons = ", ".join(f"{reason} {count}" for reason, count in failed.most_common())
         raise PushbackError(
