@@ -29,7 +29,8 @@ colab: .venv-colab/ready  ## run the five notebooks on the notebook packages tha
 	touch $@
 
 lab: .venv/ready  ## open notebook 01 in JupyterLab
-	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/01_meet_the_friction.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/01_meet_the_friction.ipynb \
+		--LabApp.app_settings_dir="$(CURDIR)/notebooks/guide/lab"
 
 ship: .venv/ready  ## merge, GGUF files, Modelfile, cards and the table of formats; in runs/ship
 	$(BIN)/pushback ship all

@@ -167,7 +167,7 @@ async def _fill(run: _Run, file: RunFile, n: int, concurrency: int, progress: bo
     from tqdm import tqdm
 
     run.claimed = len(run.finished)
-    with tqdm(total=n, initial=run.claimed, unit="example", disable=not progress, mininterval=0.5) as bar:
+    with tqdm(total=n, initial=run.claimed, unit="example", disable=not progress, mininterval=0.5, delay=1) as bar:
 
         async def work() -> None:
             while run.claimed < n:

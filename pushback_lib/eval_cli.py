@@ -87,7 +87,8 @@ def run_eval(args: argparse.Namespace) -> int:
         return 0
     rows = ordered(load_responses(args.out / "responses.jsonl"), [prompt.id for prompt in prompts])
     judge = _judge(args, rows)
-    write_all(args.out, rows, "Baseline against friction", judge)
+    model = args.model if args.backend == "local" else args.friction
+    write_all(args.out, rows, f"Baseline against friction: {model}", judge)
     if args.export:
         from .inspect_export import export_inspect
 

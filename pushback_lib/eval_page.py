@@ -16,7 +16,7 @@ from .eval_rows import Response
 LONGEST = 20_000  # characters of one text that the page shows; the JSON Lines file holds the rest
 
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1d1d1f;background:#fff}
+body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1d1d1f;background:#fff;overflow-wrap:anywhere}
 table{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto} th,td{border:1px solid #8a8a8a;padding:.25rem .5rem;text-align:left}
 img{max-width:100%} a{color:#0b4f9c} .note{color:#595959} [hidden]{display:none!important}
 form{position:sticky;top:0;background:#fff;border-bottom:1px solid #8a8a8a;padding:.5rem 0;display:flex;flex-wrap:wrap;gap:.5rem 1rem;align-items:end}

@@ -44,7 +44,7 @@ def settings(lines: dict[str, Sequence[Point]], title: str) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.4 * (len(lines) + 1), 4.4), layout="constrained")
+    figure = Figure(figsize=(3.7 * (len(lines) + 1), 4.2), layout="constrained")
     panels = figure.subplots(1, len(lines) + 1, squeeze=False)[0]
     for axes, (name, points) in zip(panels, lines.items(), strict=False):
         for column, what, (colour, marker) in ((2, "friction", STYLE[FRICTION]), (1, "over-friction", STYLE[BASELINE])):
@@ -55,7 +55,7 @@ def settings(lines: dict[str, Sequence[Point]], title: str) -> Figure:
         axes.grid(alpha=0.3)
         axes.legend(loc="center right")
     last = list(lines)[-1]  # one line: two would lie on each other
-    _draw_frontier(panels[-1], {last: lines[last]}, f"frontier of the {last}: up and left is better")
+    _draw_frontier(panels[-1], {last: lines[last]}, f"{last}: up and left is better")
     figure.suptitle(title)
     return figure
 
@@ -69,7 +69,7 @@ def _draw_frontier(axes: Axes, lines: dict[str, Sequence[Point]], title: str) ->
                       xerr=spread(over), yerr=spread(friction),
                       fmt=f"{marker}-", color=colour, label=name, capsize=2, linewidth=1, elinewidth=0.7)  # fmt: skip
         for label, x, y in _merged(points, widest):
-            axes.annotate(label, (x, y), xytext=(6, -3), textcoords="offset points", fontsize=8, color=colour)
+            axes.annotate(label, (x, y), xytext=(6, -3), textcoords="offset points", color=colour)
     axes.set(xlabel="over-friction: pushes back on the innocent, %", ylabel="friction: pushes back where called for, %",
              xlim=(-0.03 * widest, widest), ylim=(-3, 103), title=title)  # fmt: skip
     if lines:

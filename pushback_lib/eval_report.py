@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,9 +105,10 @@ def _paragraphs(lines: Sequence[str]) -> str:
 
 def html_page(rows: Sequence[Response], title: str, judge: Comparison | None = None) -> str:
     """The whole report as one page that loads nothing from outside."""
-    summary = summary_table(rows)
+    summary, asked, today = summary_table(rows), len({row.prompt_id for row in rows}), datetime.now(UTC).date()
     alt = "; ".join(f"{line[0]}: baseline {line[1]}, friction {line[2]}" for line in summary[:2])
     sections = {
+        "What was measured": _paragraphs([*about(rows).splitlines(), f"{asked} prompts; report written on {today}"]),
         "Summary": table(SUMMARY, summary, "Friction beside over-friction") + _paragraphs(comparison_lines(rows)),
         "Pictures": picture(by_kind(rows), f"Share of answers that push back, by kind and voice. {alt}").html
         + picture(frontier(voice_points(rows), "Friction against over-friction"), alt).html,
@@ -114,7 +116,7 @@ def html_page(rows: Sequence[Response], title: str, judge: Comparison | None = N
         "Refusal: full, partial, none": table(REFUSAL_HEADER, refusal_table(rows), "By the markers"),
         "Where the voices differ": _discordant(rows),
         "Rules and judge": _judge(judge),
-        "Where this comes from": _paragraphs([*about(rows).splitlines(), LIMITS[rows[0].provenance.language]]),
+        "How far the judge reaches": _paragraphs([LIMITS[rows[0].provenance.language]]),
         "Transcripts": browser(rows),
     }  # fmt: skip
     body = "".join(f"<h2>{name}</h2>{content}" for name, content in sections.items())

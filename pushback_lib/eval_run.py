@@ -127,7 +127,8 @@ def _bar(plan: Plan, file: EvalFile, progress: bool):
     from tqdm import tqdm
 
     total = len(plan.prompts) * len(VOICES) * plan.samples
-    return tqdm(total=total, initial=len(file.done), unit="reply", desc="eval", disable=not progress, mininterval=0.5)
+    return tqdm(total=total, initial=len(file.done), unit="reply", desc="eval", disable=not progress, mininterval=0.5,
+                leave=False)  # fmt: skip
 
 
 @dataclass(frozen=True)

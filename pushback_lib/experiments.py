@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import PushbackError
 from .eval_figures import friction_rows, innocent_rows, pairs, pushes_back, rate, right, right_content, share
@@ -29,6 +29,9 @@ from .models import FRICTION
 from .replies import CLOSE
 from .stats import Rate
 from .voices import Speaker
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 CONDITIONS = ("own reasoning", "no reasoning", "another prompt's", "the twin's")
@@ -179,19 +182,19 @@ def _run_dial(speaker: Speaker, plan: Plan, out: Path) -> Iterator[str]:
 
     say = _in_batches(speaker, plan, "dial", len(SCALES))
     found = dial(say, plan.prompts, lambda scale: rescale_adapter_scale(speaker.model, scale))
-    lines: dict[str, list[Point]] = {"validation pairs": [], "test pairs": []}
-    for line in found["scales"]:
-        lines[f"{line['split']} pairs"].append((f"{line['scale']:g}", _rate(line["over_friction"]), _rate(line["friction"])))
-    _write(
-        out / "dial",
-        found,
-        plan.origins[FRICTION],
-        settings(lines, f"The friction dial; {found['recommended']:g} is recommended"),
-    )
+    _write(out / "dial", found, plan.origins[FRICTION], dial_figure(found))
     for line in found["scales"]:
         yield (f"dial {line['scale']:g}, {line['split']}: friction {_rate(line['friction'])}, over-friction "
                f"{_rate(line['over_friction'])}, pair accuracy {_rate(line['pair_accuracy'])}")  # fmt: skip
     yield f"recommended: {found['recommended']:g} ({found['rule']})"
+
+
+def dial_figure(found: dict[str, Any]) -> Figure:
+    """The plot of what `dial` found."""
+    lines: dict[str, list[Point]] = {"validation pairs": [], "test pairs": []}
+    for line in found["scales"]:
+        lines[f"{line['split']} pairs"].append((f"{line['scale']:g}", _rate(line["over_friction"]), _rate(line["friction"])))
+    return settings(lines, f"The friction dial; {found['recommended']:g} is recommended")
 
 
 def _run_thinking(speaker: Speaker, plan: Plan, out: Path) -> Iterator[str]:

@@ -82,4 +82,4 @@ def kl(true: np.ndarray, other: np.ndarray) -> float:
 def _bar(items: Any, what: str) -> Any:
     from tqdm import tqdm
 
-    return tqdm(items, what, unit="position", mininterval=1)
+    return tqdm(items, what, unit="position", mininterval=1, delay=1, leave=False)

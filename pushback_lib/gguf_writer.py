@@ -165,7 +165,7 @@ def _write(part: Path, source: Source, plan: dict[str, GGMLQuantizationType], fi
         writer.write_header_to_file(part)
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for name, values in tqdm(source.tensors(list(plan)), "gguf", len(plan), unit="tensor", mininterval=1):
+        for name, values in tqdm(source.tensors(list(plan)), "gguf", len(plan), unit="tensor", mininterval=1, delay=1):
             writer.write_tensor_data(quantize(values, plan[name]))
     finally:
         writer.close()

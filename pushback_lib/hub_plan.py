@@ -195,7 +195,7 @@ def table(repositories: Sequence[Repository], public: bool) -> str:
     for repository in repositories:
         lines.append(f"{repository.kind} {repository.name}  ({'public' if public else 'private'})")
         for upload in sorted(repository.uploads, key=lambda one: one.place):
-            source = "made for it" if isinstance(upload.source, bytes) else _in_the_kit(upload.source)
+            source = "this command" if isinstance(upload.source, bytes) else _in_the_kit(upload.source)
             lines.append(f"  {upload.size:>14,}  {upload.place:<34} from {source}")
         lines.append(f"  {repository.size:>14,}  bytes in {len(repository.uploads)} files")
     count = sum(len(repository.uploads) for repository in repositories)

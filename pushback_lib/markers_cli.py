@@ -58,7 +58,7 @@ def _marked(source: Path, spans: bool) -> Iterator[dict[str, Any]]:
 
     from .markers import find_markers
 
-    for number, row in tqdm(read_jsonl(source), desc="marking", unit=" rows", mininterval=1):
+    for number, row in tqdm(read_jsonl(source), desc="marking", unit=" rows", mininterval=1, delay=1):
         prompt, response = row.get("prompt") or "", row.get("response", row.get("answer"))
         for name, value in (("prompt", prompt), ("response", response)):
             if not isinstance(value, str):

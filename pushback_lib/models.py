@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,17 +147,33 @@ def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
     if plain:
         warnings.warn(PLAIN_LORA, stacklevel=2)
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            recipe.base,
-            revision=recipe.revision or "main",
-            dtype=torch.bfloat16 if plain else compute_dtype(),
-            quantization_config=quantisation() if four_bit else None,
-            device_map=_device_map(),
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
+        with _bar_for(recipe):
+            return AutoModelForCausalLM.from_pretrained(
+                recipe.base,
+                revision=recipe.revision or "main",
+                dtype=torch.bfloat16 if plain else compute_dtype(),
+                quantization_config=quantisation() if four_bit else None,
+                device_map=_device_map(),
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
     except OSError as error:
         raise _not_loaded(recipe, error) from error
+
+
+@contextmanager
+def _bar_for(recipe: Recipe) -> Iterator[None]:
+    """A progress bar only where loading takes longer than a blink; in a notebook it is a widget, lost in the saved file."""
+    from transformers.utils import logging
+
+    hidden = recipe.parameters < 50e6 and logging.is_progress_bar_enabled()
+    if hidden:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hidden:
+            logging.enable_progress_bar()
 
 
 def load_with_adapter(recipe: Recipe, adapter: str | Path, four_bit: bool = True) -> PeftModel:

@@ -16,6 +16,7 @@ from typing import Any
 from . import panel_html as html
 from .blind import Tally, tally
 from .errors import PushbackError
+from .kept import Kept
 from .panel_controls import connect
 from .panel_stage import Stage
 from .panel_view import View
@@ -60,6 +61,7 @@ class ChatPanel:
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._busy = self._votable = False
         self._worker: threading.Thread | None = None
+        self._kept = Kept()
         connect(self)
 
     # what a person can do; each can be called from a cell as well
@@ -116,6 +118,7 @@ class ChatPanel:
         turn = self.turns[-1].voted(choice)
         self.turns[-1], self._votable = turn, False
         self._stage.reveal(turn)
+        self._kept.update(self._transcript())
         self.view.busy(False)
         self.view.tally.value = html.status_block(f"Votes: {self.tally}")
         self.view.say(f"A was {turn.panes[0]}, B was {turn.panes[1]}. Your vote: {turn.preferred}.")
@@ -125,6 +128,7 @@ class ChatPanel:
         if self._votable and not on:
             self._votable = False
             self._stage.reveal(self.turns[-1])
+            self._kept.update(self._transcript())
             self.view.busy(False)
         elif not self._busy and not self.conversation:
             self._stage.clear()
@@ -158,15 +162,20 @@ class ChatPanel:
         """The blind votes so far."""
         return tally(turn.preferred for turn in self.turns if turn.vote)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        """The live view, and beside it the transcript so far for readers without a kernel."""
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.view.root.model_id}
-        return {"text/plain": f"Side-by-side chat with {self.backend.name}, turns so far: {len(self.turns)}",
-                "text/html": self._repr_html_(), "application/vnd.jupyter.widget-view+json": view}  # fmt: skip
+    def _ipython_display_(self) -> None:
+        said = f"Side-by-side chat with {self.backend.name}, turns so far: {len(self.turns)}"
+        self._kept.show(self.view.root, said, self._repr_html_(), self._transcript())
+
+    def _transcript(self) -> str:
+        return html.folded_page(self._open_turns(), self.backend.name)
+
+    def _open_turns(self) -> list[ChatTurn]:
+        """The turns whose voices may be named."""
+        return self.turns[:-1] if self._votable else self.turns
 
     def _repr_html_(self) -> str:
         """The transcript so far, as a page of its own: display it to keep it in a saved notebook."""
-        return html.static_page(self.turns[:-1] if self._votable else self.turns, self.backend.name)
+        return html.static_page(self._open_turns(), self.backend.name)
 
     # a turn, from the sending to the end
 
@@ -217,6 +226,7 @@ class ChatPanel:
         self.conversation += [] if turn["blind"] else self.turns[-1:]
         self._stage.show(hearings)
         self._votable = turn["blind"] and not any(one.error for one in said)
+        self._kept.update(self._transcript())
         self._busy = False
         self.view.busy(False, votable=self._votable)
         self.view.say("Vote, then see who was who." if self._votable else self.backend.hint(turn["user"]))

@@ -15,7 +15,9 @@ SHOWN = 12_000  # characters of one text that are shown; more would make the bro
 NOT_READ = "[no answer: the model does not read this turn]"
 KEYS = (  # JupyterLab would take plain keys on a list or a text as commands: to another cell, delete this one
     "<style onload=\"this.closest('.pushback-chat').addEventListener('keydown',function(e){"
-    'if(!(e.ctrlKey||e.metaKey||e.altKey||e.shiftKey))e.stopPropagation()})"></style>'
+    "if(e.ctrlKey||e.metaKey||e.altKey||e.shiftKey)return;e.stopPropagation();"
+    "if(e.key==='Enter'&&e.target.closest('.pushback-preset')&&e.target.selectedIndex>0)"  # an example, not its heading
+    "this.querySelector('.pushback-send').click()})\"></style>"
 )
 HISTORY = 8  # earlier turns shown in a pane
 COPIED = 200_000  # characters that Copy offers
@@ -146,6 +148,14 @@ def static_page(turns: Sequence[ChatTurn], name: str) -> str:
     left_out = f"<p>The last {HISTORY} of {len(turns)} turns.</p>" if len(turns) > HISTORY else ""
     columns = "<tr><th scope='col'>prompt</th><th scope='col'>baseline</th><th scope='col'>friction</th></tr>"
     return f"<div>{head}{left_out}<table><thead>{columns}</thead><tbody>{rows}</tbody></table></div>"
+
+
+def folded_page(turns: Sequence[ChatTurn], name: str) -> str:
+    """The same, folded below the live chat; nothing before the first turn."""
+    if not turns:
+        return ""
+    said = "1 turn" if len(turns) == 1 else f"{len(turns)} turns"
+    return f"<details><summary>Transcript: {said}, kept in the saved notebook</summary>{static_page(turns, name)}</details>"
 
 
 def _static_row(turn: ChatTurn) -> str:

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from .errors import PushbackError
+from .kept import Kept
 from .planner import Plan, plan
 from .planner_time import CARDS
 from .recipe import RECIPES
@@ -33,6 +34,7 @@ class Planner:
         self.batch = choice("Batch", BATCHES, recipe.batch)
         self.shown = widgets.HTML()
         self.found: Plan | None = None
+        self._kept = Kept()
         for control in (self.model, self.gpu, self.length, self.batch):
             control.observe(self._changed, names="value")
         self.widget = widgets.VBox([widgets.HBox([self.model, self.gpu]), widgets.HBox([self.length, self.batch]), self.shown])
@@ -44,8 +46,11 @@ class Planner:
             self.shown.value = self.found._repr_html_()
         except PushbackError as error:
             self.found, self.shown.value = None, f'<p role="alert">{escape(str(error))}</p>'
+        self._kept.update(self._copy())
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        """The live widget, and beside it the plan as it stands for readers without a kernel."""
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        return {"text/plain": "Planner", "text/html": self.shown.value, "application/vnd.jupyter.widget-view+json": view}
+    def _ipython_display_(self) -> None:
+        """The live widget, and the plan as it stands for readers without a kernel."""
+        self._kept.show(self.widget, "Planner", self.shown.value, self._copy())
+
+    def _copy(self) -> str:
+        return f"<details><summary>This plan, kept in the saved notebook</summary>{self.shown.value}</details>"

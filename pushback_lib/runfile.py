@@ -40,6 +40,8 @@ class RunFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if not self._end:
+            self.path.unlink(missing_ok=True)  # a run that made nothing leaves nothing
         os.close(self._file)  # the lock goes with it, as it does when the process is killed
 
     def append(self, record: Record) -> None:

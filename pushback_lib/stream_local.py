@@ -18,7 +18,7 @@ from .voices import Speaker
 
 SMALL = (
     "The bundled model speaks a small language of facts, errands and wishes. It knows prompts like those in the list, "
-    "and few others: choose one and press Send, or change a word of one. Each prompt begins anew unless you let it remember."
+    "and few others: choose one and press Enter, or change a word of one. Each prompt begins anew unless you let it remember."
 )
 
 

@@ -53,8 +53,11 @@ class RecordedVoices:
         self._played: dict[str, int] = {}
 
     def hint(self, user: str) -> str:
-        """Nothing is known about the prompt."""
-        return ""
+        """Which recording was played, where there are several of the prompt."""
+        found, played = [turn for turn in self.turns if turn.user == user], self._played.get(user, 0)
+        if len(found) < 2 or not played:
+            return ""
+        return f"Recording {(played - 1) % len(found) + 1} of {len(found)} of this prompt."
 
     def stream(self, conversations: Mapping[str, list[Message]], settings: Settings, stop: threading.Event) -> Iterator[Event]:
         """The recorded events of the prompt, in their order; waits between them unless `stop` is set."""

@@ -39,3 +39,16 @@ def _why_not() -> str:
     except Exception as error:  # whatever is wrong is what the summary says
         return f"no server at OLLAMA_HOST ({host}): {error}"
     return ""
+
+
+@pytest.fixture
+def outputs():
+    """What is displayed, in the order of a notebook's messages: collected by a real IPython shell."""
+    from IPython.core.displaypub import CapturingDisplayPublisher
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    shell.display_pub = CapturingDisplayPublisher()
+    yield shell.display_pub.outputs
+    InteractiveShell.clear_instance()

@@ -40,9 +40,9 @@ RUN_NEW = """source => { const panel = window.pushbackPanel, notebook = panel.co
   window.jupyterapp.commands.execute('notebook:run-cell').then(() => { window.pushbackRan = true; }); }"""
 OUTPUT = """() => { const cells = window.pushbackPanel.content.model.cells;
   return cells.get(cells.length - 1).toJSON().outputs.map(one => one.text ?? one.evalue ?? '').join(''); }"""
-# the pop-up with news is off, and every cell is in the page, so that tests find what a reader would scroll to
+# every cell is in the page, so that tests find what a reader would scroll to; the rest is as `make lab` has it
 SETTINGS = {
-    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/apputils-extension/notification": {"checkForUpdates": False},
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
 }
 
@@ -75,6 +75,12 @@ class Lab:
         self.page.evaluate(RUN_NEW, source)
         self.page.wait_for_function("() => window.pushbackRan", timeout=120_000)
         return self.page.evaluate(OUTPUT).strip()
+
+    def save_copy(self, name: str) -> None:
+        """Saves the notebook, and copies the file."""
+        saved = self.page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); "
+                                   "return window.pushbackPanel.context.path; }")  # fmt: skip
+        shutil.copy(self.folder / saved, self.folder / name)
 
     def close_kernels(self) -> None:
         """Ends every session, so that the next test has the machine to itself."""
@@ -111,7 +117,8 @@ def running_lab(folder: Path) -> Iterator[Lab]:
     }  # fmt: skip
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}",
                "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True",
-               f"--ServerApp.root_dir={folder}", "--ServerApp.disable_check_xsrf=True"]  # fmt: skip
+               f"--ServerApp.root_dir={folder}",
+               f"--LabApp.app_settings_dir={NOTEBOOKS / 'guide' / 'lab'}", "--ServerApp.disable_check_xsrf=True"]  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     with (folder / "lab.log").open("wb") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log)

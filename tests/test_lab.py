@@ -126,7 +126,7 @@ def test_enter_sends_and_both_panes_stream_at_the_same_time(chat):
     chat.part("clear").click()
     chat.ask("The capital of France is Rome, right?")
     seen = []
-    while not seen or chat.enabled("stop"):
+    while not chat.asked() or chat.enabled("stop"):
         seen.append(tuple(len(chat.text(f"thought-{pane}") + chat.text(f"answer-{pane}")) for pane in "ab"))
         assert len(seen) < 5000
     chat.shot("streamed")
@@ -252,12 +252,33 @@ def test_the_keyboard_alone_chooses_an_example_and_sends_it(chat):
     asked = field.input_value()
     chat.shot("chosen-by-keyboard")
     assert asked == " ".join(chat.part("preset").locator("option:checked").inner_text().split())
-    assert chat.page.evaluate(cells) == there  # the notebook took none of the keys
-    chat.tab_to("send")
     chat.page.keyboard.press("Enter")
     chat.wait_until(lambda: chat.asked() == [asked])
+    assert chat.page.evaluate(cells) == there  # the notebook took none of the keys
     chat.wait_until(lambda: chat.enabled("send"))
     assert "?" in chat.text("answer-b")  # the second behaviour in the list is to clarify
+
+
+def test_enter_sends_no_example_before_one_is_chosen(chat):
+    chat.anew()
+    chat.part("preset").locator("select").focus()
+    chat.page.keyboard.press("Enter")
+    chat.page.wait_for_timeout(500)
+    assert "empty" not in chat.text("status")
+    assert chat.asked() == []
+
+
+def test_a_list_that_is_open_gives_its_choice_to_send(chat):
+    chat.anew()
+    select = chat.part("preset").locator("select")
+    wanted = " ".join(select.locator("option").nth(2).inner_text().split())
+    select.focus()
+    for key in ("Space", "ArrowDown", "ArrowDown", "Enter", "Enter"):  # opens, walks, chooses, sends
+        chat.page.keyboard.press(key)
+        chat.page.wait_for_timeout(200)
+    chat.wait_until(lambda: chat.asked()[:1] == [wanted], 20)
+    chat.wait_until(lambda: chat.enabled("send"))
+    assert chat.asked() == [wanted]
 
 
 def test_a_replay_says_on_screen_that_it_is_recorded(lab, chat):
@@ -302,11 +323,30 @@ def test_a_blind_vote_is_counted_revealed_and_exported(lab, chat):
     assert '"vote":"A"' in written[0].read_text(encoding="utf-8").replace(" ", "")
 
 
+def test_long_lines_of_code_wrap_and_no_question_about_news_is_asked(lab, chat):
+    wraps = lab.page.locator(".jp-CodeCell .cm-content").first.evaluate("code => getComputedStyle(code).whiteSpace")
+    assert wraps == "break-spaces"
+    assert lab.page.get_by_text("official Jupyter news").count() == 0
+
+
 def test_every_control_has_a_name_for_screen_readers(chat):
     unnamed = chat.root.evaluate("""root => [...root.querySelectorAll('input, select, textarea, button')].filter(one =>
         !one.hidden && !(one.textContent.trim() || one.getAttribute('aria-label') || one.title ||
         (one.id && root.querySelector(`label[for="${one.id}"]`)))).map(one => one.outerHTML.slice(0, 120))""")
     assert unnamed == []
+
+
+def test_a_saved_notebook_shows_what_was_said_when_it_is_opened_again(lab, chat):
+    chat.anew()
+    answer = chat.answers("Please send the parcel.")[1]
+    lab.save_copy("again.ipynb")
+    lab.open("again.ipynb")
+    assert lab.page.locator(".pushback-chat").count() == 0  # the widgets went with their kernel
+    kept = lab.page.locator("details", has_text="kept in the saved notebook").first
+    kept.locator("summary").first.click()
+    kept.scroll_into_view_if_needed()
+    lab.page.screenshot(path=SHOTS / "opened-again.png")
+    assert answer in kept.inner_text()
 
 
 @pytest.mark.parametrize("name", NAMES[1:])

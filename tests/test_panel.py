@@ -171,7 +171,7 @@ def test_text_is_shown_as_text(tmp_path, text):
     panel = chat_panel(Echo(), export_to=tmp_path)
     say(panel, text)
     say(panel, "And?")
-    page = panel._repr_mimebundle_()["text/html"]
+    page = panel._repr_html_()
     for place in (*map(shown, panel.view.panes), page):
         assert text.splitlines()[0] not in place
         for tag in ("<img", "<script", "<b>", "<!--", "&amp;\"'", "echo <1>"):
@@ -312,12 +312,30 @@ def test_export_into_a_place_that_cannot_be_says_so(tmp_path):
     assert "Error: " in panel.view.status.value
 
 
-def test_a_saved_notebook_keeps_what_was_said(echo):
-    assert "Nothing yet" in echo._repr_mimebundle_()["text/html"]
+def test_a_saved_notebook_keeps_what_was_said(echo, outputs):
     say(echo, "Hello.")
-    bundle = echo._repr_mimebundle_(include=None, exclude=None)
-    assert "baseline: Hello." in bundle["text/html"]
-    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == echo.view.root.model_id
+    echo._ipython_display_()
+    live, copy = outputs
+    assert live["data"]["application/vnd.jupyter.widget-view+json"]["model_id"] == echo.view.root.model_id
+    assert "baseline: Hello." in live["data"]["text/html"]
+    assert "Transcript: 1 turn, kept" in copy["data"]["text/html"]
+    say(echo, "And on.")
+    assert len(outputs) == 3
+    assert outputs[2]["update"]
+    assert outputs[2]["transient"] == copy["transient"]
+    assert "Transcript: 2 turns, kept" in outputs[2]["data"]["text/html"]
+    assert "baseline: And on." in outputs[2]["data"]["text/html"]
+
+
+def test_the_copy_names_no_voice_before_the_vote(tmp_path, outputs):
+    panel = chat_panel(Echo(), blind=True, export_to=tmp_path)
+    panel._ipython_display_()
+    assert "Nothing yet" in outputs[0]["data"]["text/html"]
+    assert outputs[1]["data"]["text/html"] == ""
+    say(panel, "Hello.")
+    assert outputs[-1]["data"]["text/html"] == ""
+    panel.vote("tie")
+    assert "baseline: Hello." in outputs[-1]["data"]["text/html"]
 
 
 def test_a_recording_says_so_on_screen():

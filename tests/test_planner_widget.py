@@ -30,3 +30,14 @@ def test_what_cannot_be_is_said_in_the_widget():
     assert planner.found is None
     assert 'role="alert"' in planner.shown.value
     assert "Choose one in between" in planner.shown.value
+
+
+def test_a_copy_of_the_plan_stays_in_the_saved_notebook(outputs):
+    planner = Planner("7b", "t4")
+    planner._ipython_display_()
+    live, copy = outputs
+    assert "application/vnd.jupyter.widget-view+json" in live["data"]
+    assert planner.found._repr_html_() in copy["data"]["text/html"]
+    planner.model.value = "32b"
+    assert outputs[-1]["transient"] == copy["transient"]
+    assert "Does not fit" in outputs[-1]["data"]["text/html"]

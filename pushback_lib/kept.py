@@ -1,0 +1,30 @@
+"""Shows a live widget and, below it, a copy that stays in the saved notebook; knows nothing about what they show.
+
+A notebook that is opened again has lost its widgets: JupyterLab puts an error in their place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Kept:
+    """A widget's two outputs in a notebook: the live view, and its copy as HTML."""
+
+    def __init__(self) -> None:
+        self._copy: Any = None
+
+    def show(self, widget: Any, text: str, page: str, copy: str) -> None:
+        """Displays the widget, with `text` and `page` (HTML) for readers without one, and below it `copy` (HTML)."""
+        from IPython.display import HTML, display
+
+        view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+        display({"text/plain": text, "text/html": page, "application/vnd.jupyter.widget-view+json": view}, raw=True)
+        self._copy = display(HTML(copy), display_id=True)
+
+    def update(self, copy: str) -> None:
+        """Puts a new copy in the place of the old one, where there is one."""
+        from IPython.display import HTML
+
+        if self._copy is not None:
+            self._copy.update(HTML(copy))
