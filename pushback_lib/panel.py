@@ -226,10 +226,10 @@ class ChatPanel:
         self.conversation += [] if turn["blind"] else self.turns[-1:]
         self._stage.show(hearings)
         self._votable = turn["blind"] and not any(one.error for one in said)
-        self._kept.update(self._transcript())
         self._busy = False
         self.view.busy(False, votable=self._votable)
         self.view.say("Vote, then see who was who." if self._votable else self.backend.hint(turn["user"]))
+        self._kept.update(self._transcript())
 
     def _still_speaking(self) -> None:
         self.view.say("Both voices are still speaking. Press Stop first, or wait.")

@@ -146,8 +146,8 @@ def static_page(turns: Sequence[ChatTurn], name: str) -> str:
         return f"<div>{head}<p>Nothing yet.</p></div>"
     rows = "".join(_static_row(turn) for turn in turns[-HISTORY:])
     left_out = f"<p>The last {HISTORY} of {len(turns)} turns.</p>" if len(turns) > HISTORY else ""
-    columns = "<tr><th scope='col'>prompt</th><th scope='col'>baseline</th><th scope='col'>friction</th></tr>"
-    return f"<div>{head}{left_out}<table><thead>{columns}</thead><tbody>{rows}</tbody></table></div>"
+    heads = "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in ("prompt", "baseline", "friction"))
+    return f"<div>{head}{left_out}<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
 
 
 def folded_page(turns: Sequence[ChatTurn], name: str) -> str:
@@ -164,5 +164,6 @@ def _static_row(turn: ChatTurn) -> str:
         said = turn.of(voice)
         thought = f"<details><summary>thought</summary>{capped(said.thought, SHOWN // 4)}</details>" if said.thought else ""
         error = f"<strong>Error:</strong> {capped(said.error, SHOWN // 4)}" if said.error else ""
-        cells.append(f"{thought}{capped(said.answer, SHOWN // 4)}{error}<br><small>{escape(figures(said))}</small>")
+        answer = capped(said.answer, SHOWN // 4) or ("" if error else "[no answer]")
+        cells.append(f"{thought}{answer}{error}<br><small>{escape(figures(said))}</small>")
     return "<tr>" + "".join(f'<td style="text-align:left;{BLOCK}">{cell}</td>' for cell in cells) + "</tr>"

@@ -458,6 +458,7 @@ def test_a_second_writer_is_refused(tmp_path):
     with RunFile(path, lambda found: None), pytest.raises(PushbackError, match="Another run is writing"):
         RunFile(path, lambda found: None)
     RunFile(path, lambda found: None).__exit__(None, None, None)
+    assert not path.exists()  # nothing was written
 
 
 def test_a_folder_as_out_is_refused(tmp_path):

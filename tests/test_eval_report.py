@@ -212,6 +212,14 @@ def test_everything_is_written(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures.json", "report.html", "table.md"]
 
 
+def test_the_page_says_first_what_was_measured():
+    page = html_page(ROWS, "Report")
+    head = page[: page.index("<h2>Summary</h2>")]
+    made, asked = ROWS[0].provenance, len({row.prompt_id for row in ROWS})
+    assert f"{made.model}; {made.backend}, seed {made.seed}" in head
+    assert f"{asked} prompts; report written on 20" in head
+
+
 def test_one_voice_or_one_kind_is_enough():
     assert html_page([english("a", NO)], "t")
     assert markdown([english("a", YES, wants="comply", voice="baseline")])

@@ -95,9 +95,10 @@ def test_a_broken_line_is_named_and_nothing_is_left_behind(tmp_path, line):
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "before"
 
 
-def test_a_missing_file_and_a_place_that_cannot_be_written_are_named(tmp_path):
+def test_a_missing_file_and_a_place_that_cannot_be_written_are_named(tmp_path, capfd):
     with pytest.raises(PushbackError, match="No file at"):
         mark_file(tmp_path / "none.jsonl", tmp_path / "out.jsonl")
+    assert "marking" not in capfd.readouterr().err  # the error stands alone
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(PushbackError, match="cannot be written"):
         mark_file(stored(tmp_path, ROW), tmp_path / "file" / "out.jsonl")
