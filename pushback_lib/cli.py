@@ -38,7 +38,7 @@ def _scripted() -> Chat:
 
 def parser() -> argparse.ArgumentParser:
     """The command line, one sub-command for each job."""
-    top = argparse.ArgumentParser(prog="pushback", description=__doc__)
+    top = argparse.ArgumentParser(prog="pushback", description="Build, measure and ship a language model that pushes back.")
     top.add_argument("--version", action="version", version=f"pushback {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 

@@ -110,7 +110,7 @@ def relevance(records: Sequence[Record]) -> Finding:
         ranks.append(1 + sum(_cosine(vectors[0][o + (o >= place)], reply) >= own for o in others))
     ids = tuple(record.id for record, rank in zip(records, ranks, strict=True) if rank > NEAR)
     detail = (
-        f"replies whose own request is not among the {NEAR} nearest of {RIVALS + 1}; it is the nearest for "
+        f"replies whose own request is not among the {NEAR} that fit best, of {RIVALS + 1}; it fits best for "
         f"{share(sum(rank == 1 for rank in ranks), len(ranks))}"
     )
     return Finding("relevance", len(ids), int(STRAYS * len(records)), ids, detail)

@@ -44,7 +44,7 @@ class Outcome:
             f"{self.total} examples in {self.out}, {self.made} of them made now; {spent}\n"
             f"rejected replies: {_counts(t.rejected)}\n"
             f"failed calls, tried again: {_counts(self.failures)}\n"
-            f"debates abandoned: {t.abandoned}; friction spans chosen by rule because unmarked: {t.unmarked}"
+            f"debates abandoned: {t.abandoned}; friction moments chosen by rule because unmarked: {t.unmarked}"
         )
 
 

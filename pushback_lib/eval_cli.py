@@ -41,15 +41,15 @@ def _asking_arguments(add: Any) -> None:
     add("--friction", metavar="NAME", help="name of the friction model on the server")
     add("--system", help="system prompt of both voices on the server; default: the kit's")
     add("--prompts", help=f"prompt file, or {BUNDLED!r}; default: {BUNDLED} for the tiny model, else data/eval/prompts.jsonl")
-    add("--split", choices=("all", "validation", "test"), default="all")
+    add("--split", choices=("all", "validation", "test"), default="all", help="part of the prompts; default: all")
     add("-n", type=_positive, help="prompts of each kind; default: all")
 
 
 def _running_arguments(add: Any) -> None:
     add("--out", type=Path, default=Path("runs/eval"), help="folder; an unfinished run there is gone on with")
     add("--samples", type=_positive, default=1, help="replies to each prompt; more than one needs --temperature")
-    add("--temperature", type=float, default=0.0)
-    add("--seed", type=int, default=0)
+    add("--temperature", type=float, default=0.0, help="0 (default): always the likeliest token")
+    add("--seed", type=int, default=0, help="for temperatures above 0; default: 0")
     add("--max-tokens", type=_positive, default=0, help="for one reply; default: the recipe's, or 1024")
     add("--batch", type=_positive, default=48, help="prompts in one batch of a local model (48)")
     add("--concurrency", type=_positive, default=8, help="calls to the server at a time (8)")

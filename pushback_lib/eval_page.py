@@ -15,9 +15,11 @@ from .eval_rows import Response
 
 LONGEST = 20_000  # characters of one text that the page shows; the JSON Lines file holds the rest
 
+OTHER_CONTENT = ", but not the right content"
+VERDICTS = ("right", f"right{OTHER_CONTENT}", "wrong")
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1d1d1f;background:#fff;overflow-wrap:anywhere}
-table{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto} th,td{border:1px solid #8a8a8a;padding:.25rem .5rem;text-align:left}
+table{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto} th,td{border:1px solid #8a8a8a;padding:.25rem .5rem;text-align:left;overflow-wrap:normal}
 img{max-width:100%} a{color:#0b4f9c} .note{color:#595959} [hidden]{display:none!important}
 form{position:sticky;top:0;background:#fff;border-bottom:1px solid #8a8a8a;padding:.5rem 0;display:flex;flex-wrap:wrap;gap:.5rem 1rem;align-items:end}
 label{display:flex;flex-direction:column;font-size:.85rem} select,input{font:inherit;padding:.25rem;border:1px solid #595959;background:#fff;color:inherit}
@@ -27,7 +29,7 @@ article{border-top:1px solid #8a8a8a;padding:.5rem 0;content-visibility:auto;con
 .text{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate} .thought{color:#595959;font-size:.85rem}
 .right{color:#1b6e2e;font-weight:bold} .wrong{color:#a4260b;font-weight:bold}
 mark{background:#ffe9a8;color:#1d1d1f} sup{font-size:.65rem;color:#5b3a00;margin-left:.15rem}
-@media(max-width:40rem){.panes{grid-template-columns:1fr}}
+@media(max-width:40rem){.panes{grid-template-columns:1fr} table{font-size:.7rem} th,td{padding:.15rem .2rem}}
 """
 
 SCRIPT = """
@@ -89,9 +91,11 @@ def _text(text: str, kind: str = "") -> str:
 
 def _pane(row: Response) -> str:
     verdict = "right" if row.right else "wrong"
-    content = "" if not row.right or row.right_content else ", but not the right content"
+    content = "" if not row.right or row.right_content else OTHER_CONTENT
     cut = "" if row.finished else ", cut off"
-    attributes = f'data-voice="{html.escape(row.voice)}" data-behaviour="{html.escape(row.behaviour)}" data-verdict="{verdict}"'
+    attributes = (
+        f'data-voice="{html.escape(row.voice)}" data-behaviour="{html.escape(row.behaviour)}" data-verdict="{verdict}{content}"'
+    )
     return (
         f"<section {attributes}><h4>{html.escape(row.voice)}{f', sample {row.sample + 1}' if row.sample else ''}</h4>"
         f'<p><span class="{verdict}">{verdict}</span>: {html.escape(row.behaviour)}{content}{cut}</p>'
@@ -129,7 +133,7 @@ def browser(rows: Sequence[Response]) -> str:
     form = (
         _select("kind", "Kind of prompt", dict.fromkeys(row.kind for row in rows))
         + _select("behaviour", "Behaviour of the answer", sorted({row.behaviour for row in rows}))
-        + _select("verdict", "Verdict", ("right", "wrong"))
+        + _select("verdict", "Verdict", VERDICTS)
         + _select("voice", "Voice", sorted({row.voice for row in rows}))
         + '<label for="words">Text contains<input id="words" name="words" type="search"></label>'
         + '<button type="reset">Show all</button><output id="count" aria-live="polite"></output>'

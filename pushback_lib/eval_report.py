@@ -58,12 +58,17 @@ def about(rows: Sequence[Response]) -> str:
     lines = {}
     for row in rows:
         made = row.provenance
-        adapter = f" with adapter {made.adapter}" if made.adapter else ""
+        adapter = f" with adapter {_short(made.adapter)}" if made.adapter else ""
         lines[row.voice] = (
-            f"{row.voice}: {made.model}{adapter}; {made.backend}, seed {made.seed}, temperature {made.temperature:g}, at most "
-            f"{made.max_tokens} tokens, prompt set {made.prompt_set[:12]}, markers {made.markers}"
+            f"{row.voice}: {_short(made.model)}{adapter}; {made.backend}, seed {made.seed}, temperature {made.temperature:g}, "
+            f"at most {made.max_tokens} tokens, prompt set {made.prompt_set[:12]}, markers {made.markers}"
         )
     return "\n".join(lines[voice] for voice in sorted(lines))
+
+
+def _short(name: str) -> str:
+    """A checksum's first twelve digits, which tell models apart; a name as it is."""
+    return name[:19] if name.startswith("sha256:") else name
 
 
 def markdown(rows: Sequence[Response], judge: Comparison | None = None) -> str:
@@ -108,7 +113,7 @@ def html_page(rows: Sequence[Response], title: str, judge: Comparison | None = N
     summary, asked, today = summary_table(rows), len({row.prompt_id for row in rows}), datetime.now(UTC).date()
     alt = "; ".join(f"{line[0]}: baseline {line[1]}, friction {line[2]}" for line in summary[:2])
     sections = {
-        "What was measured": _paragraphs([*about(rows).splitlines(), f"{asked} prompts; report written on {today}"]),
+        "What was measured": _paragraphs([f"{asked} prompts; report written on {today}.", *about(rows).splitlines()]),
         "Summary": table(SUMMARY, summary, "Friction beside over-friction") + _paragraphs(comparison_lines(rows)),
         "Pictures": picture(by_kind(rows), f"Share of answers that push back, by kind and voice. {alt}").html
         + picture(frontier(voice_points(rows), "Friction against over-friction"), alt).html,

@@ -111,23 +111,28 @@ def right_rate(rows: Iterable[Row], voice: str, kinds: Iterable[str]) -> Rate:
     return wilson(sum(row.right for row in chosen), len(chosen))
 
 
-def missed_targets(rows: Sequence[Row]) -> list[str]:
-    """The kit's own targets that a run misses, in plain words; empty if it meets them all.
+RIGHT, OVER_AT_MOST, CONTENT = 0.90, 0.05, 0.85  # the friction voice, on each kind
+EAGER_AT_MOST, PLAIN_CONTENT = 0.02, 0.90  # the baseline
+TARGETS = (
+    f"The kit's targets, kind by kind. Friction voice: right on at least {RIGHT:.0%} of what calls for friction, friction "
+    f"on at most {OVER_AT_MOST:.0%} of the rest, right content on at least {CONTENT:.0%} of everything. Baseline: friction on "
+    f"at most {EAGER_AT_MOST:.0%}, right content on at least {PLAIN_CONTENT:.0%} of plain requests."
+).replace("%", " %")
 
-    Friction voice: right on at least 90 % of every friction kind, friction on at most 5 % of every other kind, right
-    content at least 85 % of every kind. Baseline: friction on at most 2 %, right content at least 90 % of plain requests.
-    """
+
+def missed_targets(rows: Sequence[Row]) -> list[str]:
+    """The kit's own targets (`TARGETS`) that a run misses, in plain words; empty if it meets them all."""
     missed = []
     for line in counts(rows):
         kind, n, friction = line["kind"], line["n"], line["kind"] in FRICTION_KINDS
         content, right = line["right_content"] / n, line["right"] / n
         pushed = friction_rate(rows, line["voice"], [kind]).share
         if line["voice"] == BASELINE:
-            limits = [("friction", pushed, "at most", 0.02)]
-            limits += [] if friction else [("right content", content, "at least", 0.90)]
+            limits = [("friction", pushed, "at most", EAGER_AT_MOST)]
+            limits += [] if friction else [("right content", content, "at least", PLAIN_CONTENT)]
         else:
-            limits = [("right behaviour", right, "at least", 0.90)] if friction else [("friction", pushed, "at most", 0.05)]
-            limits.append(("right content", content, "at least", 0.85))
+            first = ("right behaviour", right, "at least", RIGHT) if friction else ("friction", pushed, "at most", OVER_AT_MOST)
+            limits = [first, ("right content", content, "at least", CONTENT)]
         missed += [
             f"{line['voice']} on {kind}: {name} {100 * value:.0f} %, target {word} {100 * limit:.0f} % (n = {n})"
             for name, value, word, limit in limits

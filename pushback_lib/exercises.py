@@ -178,6 +178,9 @@ def check_pushes_back(attempt: Callable[[str], bool]) -> Verdict:
     return _cases(attempt, [(case, expected) for case, expected in cases], "A closed language can be read with a few phrases.")
 
 
+NEEDLESS = ("over-friction", "over-refus", "too often", "too much", "needless", "without need", "refused", "innocent")
+
+
 def check_card(text: str, facts: Sequence[str], given: str = "") -> Verdict:
     """Notebook 05: a card with its figures still in place, and limits in the writer's own words beside the `given` ones."""
     text = text if isinstance(text, str) else ""
@@ -191,6 +194,6 @@ def check_card(text: str, facts: Sequence[str], given: str = "") -> Verdict:
                               "use it?")  # fmt: skip
     if (different := len(set(_words(own)))) < VARIETY:
         return Verdict(False, f"Under 'Limits' stand few different words of yours ({different}). Say it in whole sentences.")
-    if not any(word in own.lower() for word in ("over-friction", "too often", "too much", "needlessly", "without need")):
+    if not any(word in own.lower() for word in NEEDLESS):
         return Verdict(False, "Say also where it pushes back without need (over-friction), with what you saw in notebook 04.")
     return Verdict(True, "A card with figures, and with limits that a person wrote.")

@@ -11,6 +11,7 @@ from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .bars import bars
 from .errors import PushbackError
 from .models import check_model, compute_dtype, load_base, load_tokenizer, quiet, trainable_dtype, under_fsdp
 from .recipe import Recipe
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+BLINK = 10_000  # records that are tokenised in a few seconds, without a progress bar
 LOG_PROJECT = "pushback"  # what trackio calls the runs of this kit
 
 
@@ -129,15 +131,17 @@ def make_trainer(
 
     mine = share(recipe, processes())
     set_seed(recipe.seed)
-    trainer = trainer_class()(
-        model=load_base(recipe),
-        args=sft_config(mine, work, bool(validation), log),
-        train_dataset=training_dataset(records, recipe.system),
-        eval_dataset=training_dataset(validation, recipe.system) if validation else None,
-        processing_class=load_tokenizer(recipe),
-        peft_config=LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
-        callbacks=[*callbacks, *([EarlyStoppingCallback(recipe.patience)] if validation else [])],
-    )
+    base = load_base(recipe)
+    with bars(len(records) > BLINK):
+        trainer = trainer_class()(
+            model=base,
+            args=sft_config(mine, work, bool(validation), log),
+            train_dataset=training_dataset(records, recipe.system),
+            eval_dataset=training_dataset(validation, recipe.system) if validation else None,
+            processing_class=load_tokenizer(recipe),
+            peft_config=LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
+            callbacks=[*callbacks, *([EarlyStoppingCallback(recipe.patience)] if validation else [])],
+        )
     trainer.recipe = recipe
     trainer.add_callback(epoch_teller(trainer))
     cast_trainable(trainer.model)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .bars import bars
 from .checks import check_adapter, check_base, check_memory
 from .errors import PushbackError
 from .hub_checks import check_source
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 TEMPLATE_TOKENS = ("<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>")
 FRICTION = "friction"  # the adapter's name inside the model
+BLINK = 50e6  # parameters that load in a blink, without a progress bar
 PLAIN_LORA = (
     "This system has no bitsandbytes (macOS): the base is loaded in 16 bit, and training is plain LoRA, not QLoRA. It takes "
     "about three times the memory for the weights; `pushback fit --gpu laptop` plans it."
@@ -73,6 +73,14 @@ def quantisation() -> Any:
     storage = {"bnb_4bit_quant_storage": compute_dtype()} if under_fsdp() else {}
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                               bnb_4bit_compute_dtype=compute_dtype(), **storage)  # fmt: skip
+
+
+def nf4(values: torch.Tensor) -> torch.Tensor:
+    """The values after rounding to NF4, in blocks of 64, and back; raises ImportError without bitsandbytes."""
+    quiet()  # before the import, which is when bitsandbytes speaks
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    return dequantize_4bit(*quantize_4bit(values, quant_type="nf4"))
 
 
 def _device_map() -> str | dict[str, int] | None:
@@ -147,7 +155,7 @@ def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
     if plain:
         warnings.warn(PLAIN_LORA, stacklevel=2)
     try:
-        with _bar_for(recipe):
+        with bars(recipe.parameters > BLINK):
             return AutoModelForCausalLM.from_pretrained(
                 recipe.base,
                 revision=recipe.revision or "main",
@@ -159,21 +167,6 @@ def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
             )
     except OSError as error:
         raise _not_loaded(recipe, error) from error
-
-
-@contextmanager
-def _bar_for(recipe: Recipe) -> Iterator[None]:
-    """A progress bar only where loading takes longer than a blink; in a notebook it is a widget, lost in the saved file."""
-    from transformers.utils import logging
-
-    hidden = recipe.parameters < 50e6 and logging.is_progress_bar_enabled()
-    if hidden:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if hidden:
-            logging.enable_progress_bar()
 
 
 def load_with_adapter(recipe: Recipe, adapter: str | Path, four_bit: bool = True) -> PeftModel:

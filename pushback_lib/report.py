@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .evaluate import OTHER_KINDS, Row, counts, friction_rate
+from .evaluate import OTHER_KINDS, TARGETS, Row, counts, friction_rate
 from .jsonl import replacing
 from .kinds_plot import kinds_plot
 from .models import FRICTION
@@ -93,7 +93,7 @@ body{{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;paddin
 table{{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto}} th,td{{border:1px solid #bbb;padding:.25rem .5rem;text-align:left}}
 img{{max-width:100%}} .pair{{display:grid;grid-template-columns:1fr 1fr;gap:1rem}} .pair>div{{border:1px solid #bbb;padding:.5rem 1rem}}
 .thought{{white-space:pre-wrap;color:#555;font-size:.85rem}} .said{{white-space:pre-wrap}} .missed{{font-weight:bold}}
-@media(max-width:40rem){{.pair{{grid-template-columns:1fr}}}}
+@media(max-width:40rem){{.pair{{grid-template-columns:1fr}} table{{font-size:.7rem}} th,td{{padding:.15rem .2rem}}}}
 </style></head><body>
 <h1>{title}</h1><p><strong>{headline}</strong></p><p>{about}</p>
 <h2>Targets</h2>{targets}
@@ -124,7 +124,7 @@ def write_report(path: str | Path, title: str, rows: Sequence[Row], missed: Sequ
     targets = "".join(f"<li class=missed>missed: {html.escape(line)}</li>" for line in missed)
     fields: dict[str, Any] = {
         "title": html.escape(title), "headline": html.escape(headline(rows)), "about": html.escape(about),
-        "targets": f"<ul>{targets}</ul>" if missed else "<p>All targets are met.</p>", "picture": kinds_picture(rows).html,
+        "targets": f"<p>{TARGETS}</p>" + (f"<ul>{targets}</ul>" if missed else "<p>All targets are met.</p>"), "picture": kinds_picture(rows).html,
         "table": _html_table(rows), "pairs": "".join(_html_pair(*pair) for pair in side_by_side(rows, kinds)),
     }  # fmt: skip
     with replacing(path) as part:

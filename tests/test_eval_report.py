@@ -216,7 +216,7 @@ def test_the_page_says_first_what_was_measured():
     page = html_page(ROWS, "Report")
     head = page[: page.index("<h2>Summary</h2>")]
     made, asked = ROWS[0].provenance, len({row.prompt_id for row in ROWS})
-    assert f"{made.model}; {made.backend}, seed {made.seed}" in head
+    assert f"{made.model[:19]}; {made.backend}, seed {made.seed}" in head
     assert f"{asked} prompts; report written on 20" in head
 
 
