@@ -1,4 +1,4 @@
-"""Hides other libraries' progress bars where the work is done in a blink; knows nothing about that work.
+"""Hides another library's progress bars where its work is done in a blink; knows nothing about that work.
 
 In a notebook such a bar is a widget, and an error stands in its place when the saved file is opened again.
 """
@@ -7,22 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
-def bars(shown: bool) -> Iterator[None]:
-    """Within it, transformers and datasets show their bars, or not; afterwards as before."""
-    import datasets
-    from transformers.utils import logging
-
-    models, rows = logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
-    if not shown:
+def bars(logging: Any, shown: bool) -> Iterator[None]:
+    """Within it a library shows its bars, or not; `logging` is its module of that name, of transformers or datasets."""
+    hide = not shown and logging.is_progress_bar_enabled()
+    if hide:
         logging.disable_progress_bar()
-        datasets.disable_progress_bars()
     try:
         yield
     finally:
-        if models and not shown:
+        if hide:
             logging.enable_progress_bar()
-        if not rows and not shown:
-            datasets.enable_progress_bars()

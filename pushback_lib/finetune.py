@@ -126,13 +126,14 @@ def make_trainer(
 ) -> SFTTrainer:
     """TRL's trainer around the NF4 base and a fresh LoRA adapter on all linear layers."""
     quiet()  # before the imports, which is when bitsandbytes speaks
+    from datasets.utils import logging
     from peft import LoraConfig
     from transformers import EarlyStoppingCallback, set_seed
 
     mine = share(recipe, processes())
     set_seed(recipe.seed)
     base = load_base(recipe)
-    with bars(len(records) > BLINK):
+    with bars(logging, len(records) > BLINK):
         trainer = trainer_class()(
             model=base,
             args=sft_config(mine, work, bool(validation), log),

@@ -149,13 +149,14 @@ def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
     quiet()
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     check_model(recipe)
     plain = four_bit and quantisation() is None
     if plain:
         warnings.warn(PLAIN_LORA, stacklevel=2)
     try:
-        with bars(recipe.parameters > BLINK):
+        with bars(logging, recipe.parameters > BLINK):
             return AutoModelForCausalLM.from_pretrained(
                 recipe.base,
                 revision=recipe.revision or "main",

@@ -1,26 +1,28 @@
 """Other libraries' progress bars: hidden where asked, and back afterwards."""
 
-import datasets
 import pytest
-from transformers.utils import logging
+from datasets.utils import logging as of_datasets
+from transformers.utils import logging as of_transformers
 
 from pushback_lib.bars import bars
 
-
-def shown():
-    return logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
+BOTH = pytest.mark.parametrize("logging", [of_datasets, of_transformers])
 
 
+@BOTH
 @pytest.mark.parametrize("wanted", [True, False])
-def test_bars_are_as_wanted_within_and_as_before_afterwards(wanted):
-    before = shown()
-    with bars(wanted):
-        assert shown() == (before if wanted else (False, False))
-    assert shown() == before
+@pytest.mark.parametrize("before", [True, False])
+def test_bars_are_as_wanted_within_and_as_before_afterwards(logging, wanted, before):
+    with bars(logging, before):
+        was = logging.is_progress_bar_enabled()
+        with bars(logging, wanted):
+            assert logging.is_progress_bar_enabled() == (was and wanted)
+        assert logging.is_progress_bar_enabled() == was
 
 
-def test_bars_come_back_after_an_error():
-    before = shown()
-    with pytest.raises(ZeroDivisionError), bars(False):
+@BOTH
+def test_bars_come_back_after_an_error(logging):
+    before = logging.is_progress_bar_enabled()
+    with pytest.raises(ZeroDivisionError), bars(logging, False):
         raise ZeroDivisionError
-    assert shown() == before
+    assert logging.is_progress_bar_enabled() == before
