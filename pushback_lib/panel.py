@@ -227,9 +227,9 @@ class ChatPanel:
         self._stage.show(hearings)
         self._votable = turn["blind"] and not any(one.error for one in said)
         self._busy = False
+        self._kept.update(self._transcript())  # before Send is enabled: what is saved from then on has this turn
         self.view.busy(False, votable=self._votable)
         self.view.say("Vote, then see who was who." if self._votable else self.backend.hint(turn["user"]))
-        self._kept.update(self._transcript())
 
     def _still_speaking(self) -> None:
         self.view.say("Both voices are still speaking. Press Stop first, or wait.")
