@@ -11,7 +11,7 @@ from typing import Any
 from .cards import machine_name, write_adapter_card
 from .checks import adapter_fingerprint, fingerprint
 from .corpus import friction_records
-from .evaluate import OTHER_KINDS, Row, as_dicts, counts, evaluate, friction_rate, held_out_requests, missed_targets
+from .evaluate import N_PER_KIND, OTHER_KINDS, Row, as_dicts, counts, evaluate, friction_rate, missed_targets
 from .finetune import train_adapter
 from .jsonl import replacing, write_jsonl
 from .models import FRICTION
@@ -43,7 +43,7 @@ def run_demo(out: str | Path, json_path: str | Path | None = None, results: str 
 
     print("3/3  Evaluate: both voices, on words that training never held", flush=True)
     speaker = load_speaker(recipe, training.adapter)
-    with tqdm(desc="requests", total=len(held_out_requests()), unit=" requests") as bar:
+    with tqdm(desc="requests", total=N_PER_KIND * len(KINDS), unit=" requests") as bar:
         rows = evaluate(speaker, progress=bar.update)
     write_adapter_card(training.adapter, recipe, rows, training.seconds)
     _write(out, json_path, rows, f"QLoRA fine-tuning took {training.seconds:.0f} s.")

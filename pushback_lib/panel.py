@@ -115,21 +115,15 @@ class ChatPanel:
         """Votes `A`, `B`, `tie` or `both bad` on the turn that is hidden, and reveals who was who."""
         if not self._votable:
             return self.view.say("There is nothing to vote on. Switch blind mode on and send a prompt.")
-        turn = self.turns[-1].voted(choice)
-        self.turns[-1], self._votable = turn, False
-        self._stage.reveal(turn)
-        self._kept.update(self._transcript())
-        self.view.busy(False)
+        self.turns[-1] = turn = self.turns[-1].voted(choice)
+        self._reveal()
         self.view.tally.value = html.status_block(f"Votes: {self.tally}")
         self.view.say(f"A was {turn.panes[0]}, B was {turn.panes[1]}. Your vote: {turn.preferred}.")
 
     def blind_switched(self, on: bool) -> None:
         """Blind mode counts from the next prompt; switching it off gives up a vote and reveals."""
         if self._votable and not on:
-            self._votable = False
-            self._stage.reveal(self.turns[-1])
-            self._kept.update(self._transcript())
-            self.view.busy(False)
+            self._reveal()
         elif not self._busy and not self.conversation:
             self._stage.clear()
 
@@ -164,10 +158,17 @@ class ChatPanel:
 
     def _ipython_display_(self) -> None:
         said = f"Side-by-side chat with {self.backend.name}, turns so far: {len(self.turns)}"
-        self._kept.show(self.view.root, said, self._repr_html_(), self._transcript())
+        self._kept.show(self.view.root, said, self._repr_html_(), html.transcript_name(self._open_turns()))
 
-    def _transcript(self) -> str:
-        return html.folded_page(self._open_turns(), self.backend.name)
+    def _keep(self) -> None:
+        self._kept.update(self._repr_html_(), html.transcript_name(self._open_turns()))
+
+    def _reveal(self) -> None:
+        """Names the voices of a turn that was hidden."""
+        self._votable = False
+        self._stage.reveal(self.turns[-1])
+        self._keep()
+        self.view.busy(False)
 
     def _open_turns(self) -> list[ChatTurn]:
         """The turns whose voices may be named."""
@@ -227,7 +228,7 @@ class ChatPanel:
         self._stage.show(hearings)
         self._votable = turn["blind"] and not any(one.error for one in said)
         self._busy = False
-        self._kept.update(self._transcript())  # before Send is enabled: what is saved from then on has this turn
+        self._keep()  # before Send is enabled: what is saved from then on has this turn
         self.view.busy(False, votable=self._votable)
         self.view.say("Vote, then see who was who." if self._votable else self.backend.hint(turn["user"]))
 

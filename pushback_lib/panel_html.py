@@ -6,7 +6,7 @@ would say is said in words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from .transcript import ChatTurn, Said
@@ -132,8 +132,12 @@ def turn_table(turn: ChatTurn) -> str:
         + "</tr>"
         for name, text in parts.items()
     )
-    heads = "".join(f'<th scope="col" style="text-align:left">{said.voice}</th>' for said in turn.said)
+    heads = _heads(said.voice for said in turn.said)
     return f"<div>{user_block(turn.user)}<table><thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+
+
+def _heads(names: Iterable[str]) -> str:
+    return "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in names)
 
 
 def static_page(turns: Sequence[ChatTurn], name: str) -> str:
@@ -146,16 +150,13 @@ def static_page(turns: Sequence[ChatTurn], name: str) -> str:
         return f"<div>{head}<p>Nothing yet.</p></div>"
     rows = "".join(_static_row(turn) for turn in turns[-HISTORY:])
     left_out = f"<p>The last {HISTORY} of {len(turns)} turns.</p>" if len(turns) > HISTORY else ""
-    heads = "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in ("prompt", "baseline", "friction"))
+    heads = _heads(("prompt", "baseline", "friction"))
     return f"<div>{head}{left_out}<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
 
 
-def folded_page(turns: Sequence[ChatTurn], name: str) -> str:
-    """The same, folded below the live chat; nothing before the first turn."""
-    if not turns:
-        return ""
-    said = "1 turn" if len(turns) == 1 else f"{len(turns)} turns"
-    return f"<details><summary>Transcript: {said}, kept in the saved notebook</summary>{static_page(turns, name)}</details>"
+def transcript_name(turns: Sequence[ChatTurn]) -> str:
+    """How many turns there are, in words; "" for none."""
+    return {0: "", 1: "Transcript: 1 turn"}.get(len(turns), f"Transcript: {len(turns)} turns")
 
 
 def _static_row(turn: ChatTurn) -> str:

@@ -16,6 +16,7 @@ from .recipe import RECIPES
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 BATCHES = (1, 2, 4, 8, 16, 32)
+WHAT = "This plan"  # how its copy in the saved notebook is called
 
 
 class Planner:
@@ -46,11 +47,8 @@ class Planner:
             self.shown.value = self.found._repr_html_()
         except PushbackError as error:
             self.found, self.shown.value = None, f'<p role="alert">{escape(str(error))}</p>'
-        self._kept.update(self._copy())
+        self._kept.update(self.shown.value, WHAT)
 
     def _ipython_display_(self) -> None:
         """The live widget, and the plan as it stands for readers without a kernel."""
-        self._kept.show(self.widget, "Planner", self.shown.value, self._copy())
-
-    def _copy(self) -> str:
-        return f"<details><summary>This plan, kept in the saved notebook</summary>{self.shown.value}</details>"
+        self._kept.show(self.widget, "Planner", self.shown.value, WHAT)

@@ -54,7 +54,7 @@ class RecordedVoices:
 
     def hint(self, user: str) -> str:
         """Which recording was played, where there are several of the prompt."""
-        found, played = [turn for turn in self.turns if turn.user == user], self._played.get(user, 0)
+        found, played = self._recordings(user), self._played.get(user, 0)
         if len(found) < 2 or not played:
             return ""
         return f"Recording {(played - 1) % len(found) + 1} of {len(found)} of this prompt."
@@ -71,8 +71,11 @@ class RecordedVoices:
                 return
             yield event
 
+    def _recordings(self, user: str) -> list[ChatTurn]:
+        return [turn for turn in self.turns if turn.user == user]
+
     def _turn(self, user: str) -> ChatTurn:
-        found = [turn for turn in self.turns if turn.user == user]
+        found = self._recordings(user)
         if not found:
             raise PushbackError(
                 f"Nothing is recorded for {user[:80]!r}. Choose one of the {len(self.presets)} recorded prompts."

@@ -177,7 +177,7 @@ def test_a_server_that_dies_mid_run_loses_nothing(tmp_path):
         with pytest.raises(PushbackError, match="No server answers"):
             serve(server, out, concurrency=4)
         kept = {row.id for row in load_responses(out)}
-        assert len(kept) == server.served["ok"]  # what was on its way when the first call gave up came in
+        assert 16 <= len(kept) == server.served["ok"]  # what was on its way when the first call gave up came in
         server.next_fault, server.fault_rate = healthy, 0.0
         assert serve(server, out) == 2 * len(PROMPTS) - len(kept)
     rows = load_responses(out)

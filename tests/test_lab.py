@@ -239,8 +239,11 @@ def test_copy_fills_the_clipboard_also_where_the_page_may_not_write_it(chat):
     chat.shot("copied")
 
 
-def test_the_keyboard_alone_chooses_an_example_and_sends_it(chat):
+@pytest.mark.parametrize("tabs_to", ["preset", "send"])
+def test_the_keyboard_alone_chooses_an_example_and_sends_it(chat, tabs_to):
     chat.anew()
+    chat.part("behaviour").locator("select").select_option(index=0)
+    chat.page.wait_for_timeout(500)  # until the examples of the first behaviour stand in their list
     cells = "() => [window.pushbackPanel.content.activeCellIndex, window.pushbackPanel.content.widgets.length]"
     there, field = chat.page.evaluate(cells), chat.part("prompt").locator("input")
     examples = chat.part("preset").locator("option").all_inner_texts()
@@ -252,9 +255,12 @@ def test_the_keyboard_alone_chooses_an_example_and_sends_it(chat):
     asked = field.input_value()
     chat.shot("chosen-by-keyboard")
     assert asked == " ".join(chat.part("preset").locator("option:checked").inner_text().split())
+    assert chat.page.evaluate(cells) == there  # the notebook took none of the keys
+    if tabs_to == "send":
+        chat.tab_to("send")
     chat.page.keyboard.press("Enter")
     chat.wait_until(lambda: chat.asked() == [asked])
-    assert chat.page.evaluate(cells) == there  # the notebook took none of the keys
+    assert chat.page.evaluate(cells) == there
     chat.wait_until(lambda: chat.enabled("send"))
     assert "?" in chat.text("answer-b")  # the second behaviour in the list is to clarify
 
