@@ -36,7 +36,7 @@ ship: .venv/ready  ## merge, GGUF files, Modelfile, cards and the table of forma
 	$(BIN)/pushback ship all
 
 slides: .venv/ready  ## the deck, the hand-out and the live page; in slides/build (needs Node.js and Chromium)
-	$(BIN)/python -m pushback_lib.slides_build
+	$(BIN)/python -m make
 
 wheelhouse: .venv/ready  ## gather the exact wheels in wheelhouse/, for a room without a network
 	mkdir -p wheelhouse

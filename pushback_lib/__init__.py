@@ -3,4 +3,4 @@
 Importing the package loads none of torch, transformers, trl or peft; the functions that need them import them.
 """
 
-__version__ = "0.1.0"
+from .core.common import __version__ as __version__

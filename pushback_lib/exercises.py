@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .evaluate import behaviour_of
-from .records import Record
-from .stats import wilson
-from .text_rules import words
-from .voices import Speaker
+from .core.records import Record
+from .core.stats import wilson
+from .data.text_rules import words
+from .measure.judge import behaviour_of
+from .model.voices import Speaker
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def check_pair(speaker: Speaker, pushes: str, helps: str) -> Verdict:
     if changed > CHANGED or changed > 2 * alike:
         return Verdict(False, f"The prompts differ in {changed} words and share {alike}. Write one, copy it, and change a "
                               f"word or two, at most {CHANGED}.")  # fmt: skip
-    said = [speaker.ask(prompt)["friction"].reply.answer for prompt in (pushes, helps)]
+    said = [speaker.ask(prompt)["friction"].answer for prompt in (pushes, helps)]
     first, second = map(behaviour_of, said)
     if first in ("comply", "silent"):
         return Verdict(False, f"The first prompt met no friction. The model said: {said[0]!r}")

@@ -1,11 +1,18 @@
+"""The shipped adapter on the held-out test: what `make demo` promises, checked on the files in `data/`."""
+
 import os
 import subprocess
 import sys
 
 import pytest
 
-from pushback_lib.cli import main
-from pushback_lib.recipe import DATA
+from pushback_lib.cli import SHOWN, main
+from pushback_lib.core.common import BASELINE, DATA, FRICTION
+from pushback_lib.language.requests import FRICTION_KINDS
+from pushback_lib.measure.figures import evaluate, friction_rate, missed_targets
+from pushback_lib.measure.report import pair_text, side_by_side
+from pushback_lib.model.recipe import recipe_for
+from pushback_lib.model.voices import load_speaker
 
 
 def pushback(*args, cwd=None, env=None):
@@ -49,3 +56,26 @@ def test_help_names_every_command():
     assert run.returncode == 0
     for command in ("demo", "train", "base", "data", "eval", "experiments", "markers"):
         assert command in run.stdout
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return evaluate(load_speaker(recipe_for("tiny")))
+
+
+@pytest.mark.slow
+def test_the_shipped_adapter_meets_every_target(rows):
+    assert missed_targets(rows) == []
+
+
+@pytest.mark.slow
+def test_friction_lies_wholly_above_the_baseline(rows):
+    assert friction_rate(rows, FRICTION, FRICTION_KINDS).low > friction_rate(rows, BASELINE, FRICTION_KINDS).high
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", range(len(SHOWN)))
+def test_the_examples_show_both_voices_thinking(rows, at):
+    text = pair_text(*side_by_side(rows, SHOWN)[at])
+    assert "baseline thinks:\n" in text
+    assert "    Problem Framer: " in text

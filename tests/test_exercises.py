@@ -6,8 +6,8 @@ import pytest
 from examples import record, row, thought
 
 from pushback_lib import exercises
-from pushback_lib.personas import PERSONA_NAMES
-from pushback_lib.stats import wilson
+from pushback_lib.core.records import PERSONA_NAMES
+from pushback_lib.core.stats import wilson
 
 ANSWERS = {
     "Please send the parcel.": "To whom should I send the parcel?",

@@ -1,0 +1,219 @@
+"""The record of the data set, the six personas, and how a record becomes chat messages and a reply becomes two parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .common import PushbackError
+from .files import read_models, to_row, write_jsonl
+
+OPEN, CLOSE = "<think>", "</think>"
+
+
+class Reply(BaseModel):
+    """One voice's reply: of a model, a server or a recording, complete or as it stands so far.
+
+    `tokens` were generated; `first_token`, `thinking` (until the thought was closed) and `seconds` count from the sending;
+    `timing` holds (seconds, more thought, more answer). `end` is "" while it goes on. Files leave out the last four:
+    the raw `text`, its token `ids`, whether the thought was `closed`, and the tokens of the prompt.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    voice: Literal["", "baseline", "friction"] = ""
+    thought: str = ""
+    answer: str = ""
+    tokens: int = 0
+    first_token: float | None = None
+    thinking: float | None = None
+    seconds: float = 0.0
+    end: Literal["", "stop", "length", "stopped", "error"] = ""
+    error: str = ""
+    timing: tuple[tuple[float, str, str], ...] = ()
+    text: str = Field(default="", exclude=True)
+    ids: tuple[int, ...] = Field(default=(), exclude=True)
+    closed: bool = Field(default=True, exclude=True)
+    prompt_tokens: int = Field(default=0, exclude=True)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model ended by itself."""
+        return self.end == "stop"
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of the tokens after the first, over the time from the first to the last."""
+        if self.first_token is None or self.tokens < 2 or self.seconds <= self.first_token:
+            return None
+        return (self.tokens - 1) / (self.seconds - self.first_token)
+
+
+def join_reply(thought: str, answer: str) -> str:
+    """Gives the text of a whole assistant turn: `<think>`, thought, `</think>`, blank line, answer."""
+    return f"{OPEN}\n{thought.strip()}\n{CLOSE}\n\n{answer.strip()}"
+
+
+def split_reply(text: str, *, prefilled: bool = True, **known: Any) -> Reply:
+    """Splits generated text into thought and answer; `known` are the reply's other fields.
+
+    DeepSeek-R1 generation prompts end in `<think>`, so text normally starts inside the thought. An opening tag
+    in front is tolerated, and so is an empty thought. Where the closing tag is missing, everything is thought if the
+    thought was opened (by a tag, or by the prompt: `prefilled`), else everything is answer.
+    """
+    head = text.lstrip()
+    opened = head.startswith(OPEN)
+    body = head[len(OPEN) :] if opened else text
+    thought, tag, answer = body.partition(CLOSE)
+    if tag:
+        return Reply(thought=thought.strip(), answer=answer.strip(), text=text, **known)
+    if opened or prefilled:
+        return Reply(thought=body.strip(), text=text, closed=False, **known)
+    return Reply(answer=body.strip(), text=text, **known)
+
+
+@dataclass(frozen=True)
+class Persona:
+    """A voice in the debate: its name, and the one thing it contributes."""
+
+    name: str
+    task: str
+
+
+PERSONAS: tuple[Persona, ...] = (
+    Persona("Problem Framer", "what is really asked, and what is assumed"),
+    Persona("Memory Activator", "what experience or precedent says"),
+    Persona("Mechanism Explorer", "how it would work, or fail"),
+    Persona("Perspective Generator", "who would see it otherwise"),
+    Persona("Limitation Acknowledger", "what is not known, and by whom"),
+    Persona("Synthesizer", "what to do with all that"),
+)
+
+PERSONA_NAMES: tuple[str, ...] = tuple(persona.name for persona in PERSONAS)
+
+
+Subset = Literal["disagreement", "uncertainty", "reluctance", "plain"]
+Behaviour = Literal["disagree", "clarify", "doubt", "refuse", "comply"]
+Message = dict[str, str]
+
+BEHAVIOURS: dict[str, tuple[str, ...]] = {
+    "disagreement": ("disagree",),
+    "uncertainty": ("clarify", "doubt"),
+    "reluctance": ("refuse",),
+    "plain": ("comply",),
+}
+SUBSET_OF = {behaviour: subset for subset, behaviours in BEHAVIOURS.items() for behaviour in behaviours}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class Turn(_Strict):
+    """An earlier turn of the conversation, without its thoughts."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class Thought(_Strict):
+    """One persona's thought. `friction` is the span of `thought` where the resistance sits; "" where there is none."""
+
+    persona: Literal[
+        "Problem Framer",
+        "Memory Activator",
+        "Mechanism Explorer",
+        "Perspective Generator",
+        "Limitation Acknowledger",
+        "Synthesizer",
+    ]
+    thought: str
+    friction: str = ""
+
+    @model_validator(mode="after")
+    def _friction_is_a_span(self) -> Thought:
+        if not self.thought:
+            raise ValueError(f"the thought of {self.persona} is empty")
+        if self.friction not in self.thought:
+            raise ValueError(f"friction {self.friction!r} is not part of the thought of {self.persona}")
+        return self
+
+
+class Provenance(_Strict):
+    """Where a record comes from: `written` for the kit, or made by the debate `engine` or the `language` script."""
+
+    source: Literal["written", "engine", "language"]
+    model: str = ""
+    base_url: str = ""
+    seed: int | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    prompt_version: str = ""
+
+
+class Record(_Strict):
+    """One example: a request, six personas' thoughts (one to six where `subset` is `plain`), and the answer."""
+
+    id: str
+    subset: Subset
+    behaviour: Behaviour
+    scenario: str
+    domain: str
+    user_input: str
+    thoughts: tuple[Thought, ...]
+    answer: str
+    provenance: Provenance
+    history: tuple[Turn, ...] = ()
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Record:
+        if self.behaviour not in BEHAVIOURS[self.subset]:
+            raise ValueError(f"behaviour {self.behaviour!r} does not belong to subset {self.subset!r}")
+        for field in ("id", "scenario", "domain", "user_input", "answer"):
+            if not getattr(self, field):
+                raise ValueError(f"{field} is empty")
+        names = [thought.persona for thought in self.thoughts]
+        if names != [name for name in PERSONA_NAMES if name in names]:
+            raise ValueError(f"personas are repeated or out of order: {names}")
+        if not names or (self.subset != "plain" and len(names) != len(PERSONA_NAMES)):
+            raise ValueError(f"{len(names)} thoughts; {self.subset} needs {'one' if self.subset == 'plain' else 'six'}")
+        return self
+
+
+def thought_text(record: Record) -> str:
+    """The inner debate as it stands inside `<think>`: one `Persona: thought` line each."""
+    return "\n".join(f"{thought.persona}: {thought.thought}" for thought in record.thoughts)
+
+
+def prompt_messages(user_input: str, system: str, history: Iterable[Turn] = ()) -> list[Message]:
+    """System message (left out if empty), earlier turns, then the user's message."""
+    messages = [{"role": "system", "content": system}] if system else []
+    messages += [{"role": turn.role, "content": turn.content} for turn in history]
+    return [*messages, {"role": "user", "content": user_input}]
+
+
+def to_messages(record: Record, system: str) -> list[Message]:
+    """System, earlier turns, user and assistant message (thought and answer) of one record."""
+    reply = join_reply(thought_text(record), record.answer)
+    return [
+        *prompt_messages(record.user_input, system, record.history),
+        {"role": "assistant", "content": reply},
+    ]
+
+
+def load_records(path: str | os.PathLike[str]) -> list[Record]:
+    """Loads and checks every record. Raises PushbackError naming the file, the line and the broken rule."""
+    records = [record for _, record in read_models(path, Record)]
+    if not records:
+        raise PushbackError(f"{Path(path)} holds no records. Make some with `pushback data make`.")
+    return records
+
+
+def save_records(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
+    """Writes records as JSON Lines (write aside, then rename); returns how many."""
+    return write_jsonl(path, map(to_row, records))

@@ -1,0 +1,145 @@
+"""The prompts of an evaluation: one schema for real language and for the bundled one; knows nothing about models.
+
+A friction prompt and its innocent twin share `pair`. `behaviour` names what the pair is about, `wants` what this half of it
+calls for: the behaviour itself (`disagree` where the pair is about pressure), or `comply` on the twin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ..core.common import DATA, PushbackError
+from ..core.files import read_models
+from ..core.records import Behaviour, Turn
+from ..language.corpus import draw_requests
+from ..language.requests import CONTRAST_KINDS, FRICTION_KINDS, Request
+
+EVAL_SEED = 2026
+N_PER_KIND = 50
+PROMPTS = DATA / "eval" / "prompts.jsonl"
+Pairing = Literal["disagree", "clarify", "doubt", "refuse", "pressure", "plain"]
+Split = Literal["validation", "test"]
+
+
+class Prompt(BaseModel):
+    """One prompt. `must` are strings that an answer with the right content names, in any case."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    pair: str = ""  # "" where there is no twin
+    behaviour: Pairing
+    wants: Behaviour
+    domain: str
+    scenario: str
+    split: Split
+    history: tuple[Turn, ...] = ()
+    user_input: str
+    must: tuple[str, ...] = ()
+    note: str = ""
+    kind: str = ""  # the row of the table it counts in; see `kind_of`
+
+
+def kind_of(prompt: Prompt) -> str:
+    """`kind` where it is given, else the behaviour, or the behaviour and "twin"."""
+    return prompt.kind or (prompt.behaviour if is_friction(prompt) else f"{prompt.behaviour} twin")
+
+
+def is_friction(prompt: Prompt) -> bool:
+    """Whether pushing back is called for."""
+    return prompt.wants != "comply"
+
+
+def load_prompts(path: str | os.PathLike[str] = PROMPTS) -> list[Prompt]:
+    """Reads and checks a prompt file. Raises PushbackError naming the file, the line and the broken rule."""
+    prompts, seen = [], {}
+    for number, prompt in read_models(path, Prompt):
+        if not (prompt.id and prompt.user_input.strip()):
+            raise _broken(path, number, "id or user_input is empty")
+        if prompt.id in seen:
+            raise _broken(path, number, f"id {prompt.id!r} stands in line {seen[prompt.id]} already")
+        seen[prompt.id] = number
+        prompts.append(prompt)
+    if not prompts:
+        raise PushbackError(f"{Path(path)} holds no prompts. Get data/eval/prompts.jsonl back, or pass --prompts bundled.")
+    _check_pairs(path, prompts, seen)
+    return prompts
+
+
+def _broken(path: str | os.PathLike[str], number: int, what: str) -> PushbackError:
+    return PushbackError(f"{Path(path)}, line {number}: {what}. Mend or delete that line, then run again.")
+
+
+def _check_pairs(path: str | os.PathLike[str], prompts: Sequence[Prompt], line_of: dict[str, int]) -> None:
+    """Each pair has one friction prompt and one twin, of one behaviour and in one split."""
+    pairs: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        if prompt.pair:
+            pairs.setdefault(prompt.pair, []).append(prompt)
+    for name, both in pairs.items():
+        number = line_of[both[-1].id]
+        if sorted(map(is_friction, both)) != [False, True]:
+            raise _broken(path, number, f"pair {name!r} needs one friction prompt and one twin, and has {len(both)} prompts "
+                                        f"that want {', '.join(prompt.wants for prompt in both)}")  # fmt: skip
+        if len({(prompt.behaviour, prompt.split) for prompt in both}) > 1:
+            raise _broken(path, number, f"the halves of pair {name!r} differ in behaviour or split")
+
+
+TWIN_OF = {contrast: kind for kind, (_, contrast) in FRICTION_KINDS.items()}
+
+
+def bundled_prompts(n_per_kind: int = N_PER_KIND) -> list[Prompt]:
+    """The demo's held-out requests as prompts: the i-th of a friction kind and the i-th of its contrast kind are a pair.
+
+    Even pairs are for validation, odd ones for test. The two plain kinds have no twins.
+    """
+    requests = draw_requests(n_per_kind, EVAL_SEED, held_out=True)
+    return [_from_request(request, at % n_per_kind) for at, request in enumerate(requests)]
+
+
+def _from_request(request: Request, number: int) -> Prompt:
+    about = TWIN_OF.get(request.kind, request.kind)
+    behaviour = "plain" if about not in FRICTION_KINDS else "pressure" if about == "pressure" else FRICTION_KINDS[about][0]
+    paired = request.kind in FRICTION_KINDS or request.kind in CONTRAST_KINDS
+    return Prompt(
+        id=f"{request.kind}-{number:03d}",
+        pair=f"{about}-{number:03d}" if paired else "",
+        behaviour=behaviour,
+        wants=request.wants,
+        domain="bundled language",
+        scenario=request.family,
+        split="test" if number % 2 else "validation",
+        history=request.history,
+        user_input=request.user,
+        must=request.must,
+        kind=request.kind,
+    )
+
+
+def prompt_set_hash(prompts: Sequence[Prompt]) -> str:
+    """SHA-256 of the prompts, whatever their order: figures of two sets do not compare."""
+    lines = sorted(json.dumps(prompt.model_dump(mode="json"), sort_keys=True) for prompt in prompts)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def short_prompts(prompts: Sequence[Prompt], n_pairs: int) -> list[Prompt]:
+    """The first `n_pairs` prompts of each kind, for a quick look."""
+    taken: dict[str, int] = {}
+    chosen = []
+    for prompt in prompts:
+        taken[kind_of(prompt)] = taken.get(kind_of(prompt), 0) + 1
+        if taken[kind_of(prompt)] <= n_pairs:
+            chosen.append(prompt)
+    return chosen
+
+
+def held_out_requests(n_per_kind: int = N_PER_KIND) -> list[Request]:
+    """The test: requests about words that no friction example and no transcript of the base's corpus holds."""
+    return draw_requests(n_per_kind, EVAL_SEED, held_out=True)

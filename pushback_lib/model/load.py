@@ -1,0 +1,210 @@
+"""Load a base model, its tokenizer and a friction adapter."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.common import FRICTION, PushbackError
+from .checks import check_adapter, check_base, check_memory, check_source
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+@contextmanager
+def bars(logging: Any, shown: bool) -> Iterator[None]:
+    """Within it a library shows its bars, or not; `logging` is its module of that name, of transformers or datasets."""
+    hide = not shown and logging.is_progress_bar_enabled()
+    if hide:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hide:
+            logging.enable_progress_bar()
+
+
+TEMPLATE_TOKENS = ("<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>")
+BLINK = 50e6  # parameters that load in a blink, without a progress bar
+PLAIN_LORA = (
+    "This system has no bitsandbytes (macOS): the base is loaded in 16 bit, and training is plain LoRA, not QLoRA. It takes "
+    "about three times the memory for the weights; `pushback fit --gpu laptop` plans it."
+)
+
+
+def dtype_for(capability: tuple[int, int] | None) -> torch.dtype:
+    """The compute dtype of a CUDA capability: bf16 from 8.0 (Ampere) on, fp16 before (T4: 7.5), fp32 without a card."""
+    import torch
+
+    if capability is None:
+        return torch.float32
+    return torch.bfloat16 if capability >= (8, 0) else torch.float16
+
+
+def compute_dtype() -> torch.dtype:
+    """The dtype to compute in on this machine, see `dtype_for`."""
+    import torch
+
+    return dtype_for(torch.cuda.get_device_capability() if torch.cuda.is_available() else None)
+
+
+def trainable_dtype(compute: torch.dtype) -> torch.dtype:
+    """The dtype of the adapter in training: fp32 under fp16, whose gradient scaler needs it, else bf16 (QLoRA, section 3)."""
+    import torch
+
+    return torch.float32 if compute is torch.float16 else torch.bfloat16
+
+
+def under_fsdp() -> bool:
+    """Whether several processes hold a part of the model each, as their launcher tells them."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")  # set by `accelerate launch`
+
+
+def bitsandbytes_runs() -> bool:
+    """Whether this system can hold weights in NF4; macOS cannot."""
+    return sys.platform != "darwin"
+
+
+def quantisation() -> Any:
+    """NF4 with double quantisation, as QLoRA trains on; None where bitsandbytes does not run.
+
+    Under FSDP the packed weights are stored in the compute dtype, since FSDP shards parameters of one dtype only.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if not bitsandbytes_runs():
+        return None
+    storage = {"bnb_4bit_quant_storage": compute_dtype()} if under_fsdp() else {}
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                              bnb_4bit_compute_dtype=compute_dtype(), **storage)  # fmt: skip
+
+
+def nf4(values: torch.Tensor) -> torch.Tensor:
+    """The values after rounding to NF4, in blocks of 64, and back; raises ImportError without bitsandbytes."""
+    quiet()  # before the import, which is when bitsandbytes speaks
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    return dequantize_4bit(*quantize_4bit(values, quant_type="nf4"))
+
+
+def _device_map() -> str | dict[str, int] | None:
+    """Where the weights go: one card for each process of several; FSDP and the CPU place them by themselves."""
+    import torch
+
+    if not torch.cuda.is_available() or under_fsdp():
+        return None
+    return {"": int(os.environ["LOCAL_RANK"])} if "LOCAL_RANK" in os.environ else "auto"
+
+
+def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """The base's tokenizer, padding on the left for generation, with the family's published chat template.
+
+    Raises PushbackError if the Hub does not give it, or it lacks the tokens that the template is made of.
+    """
+    from transformers import AutoTokenizer
+    from trl.chat_template_utils import deepseek_r1_distill_chat_template
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            recipe.base, revision=recipe.revision or "main", padding_side="left", trust_remote_code=False
+        )
+    except OSError as error:
+        raise _not_loaded(recipe, error) from error
+    missing = [token for token in TEMPLATE_TOKENS if token not in tokenizer.get_vocab()]
+    if missing:
+        raise PushbackError(
+            f"The tokenizer of {recipe.base} has no token {', '.join(missing)}, of which the chat template is made. Choose a "
+            "DeepSeek-R1-Distill-Qwen model, or one that was fine-tuned from it."
+        )
+    tokenizer.chat_template = deepseek_r1_distill_chat_template
+    return tokenizer
+
+
+def _not_loaded(recipe: Recipe, error: OSError) -> PushbackError:
+    """For what transformers raises where there is no network, no such model, no access, or no safetensors file."""
+    return PushbackError(
+        f"{recipe.base} could not be loaded: {str(error).splitlines()[0]} Check the connection (and that "
+        "HF_HUB_OFFLINE is not set), or turn the dial to tiny, which comes with the kit."
+    )
+
+
+def quiet() -> None:
+    """Hides what only developers of the kit can act on: deprecations in transformers, a hint about optional kernels."""
+    import logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def check_model(recipe: Recipe) -> None:
+    """Raises PushbackError, before anything is loaded, if base, memory or the Hub are not in order for this recipe."""
+    if recipe.is_local:
+        check_base(recipe.base)
+    check_memory(recipe)
+    check_source(recipe)
+
+
+def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
+    """The base model: in NF4, or (`four_bit=False`) as it was published, for merging.
+
+    Where NF4 cannot be had, it is in 16 bit, and a warning says so: training is then LoRA without the Q. Raises
+    PushbackError before loading if a local folder is not whole, memory is short, or the Hub has or gives no such model.
+    """
+    quiet()
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    check_model(recipe)
+    plain = four_bit and quantisation() is None
+    if plain:
+        warnings.warn(PLAIN_LORA, stacklevel=2)
+    try:
+        with bars(logging, recipe.parameters > BLINK):
+            return AutoModelForCausalLM.from_pretrained(
+                recipe.base,
+                revision=recipe.revision or "main",
+                dtype=torch.bfloat16 if plain else compute_dtype(),
+                quantization_config=quantisation() if four_bit else None,
+                device_map=_device_map(),
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+    except OSError as error:
+        raise _not_loaded(recipe, error) from error
+
+
+def load_with_adapter(recipe: Recipe, adapter: str | Path, four_bit: bool = True) -> PeftModel:
+    """The base with the friction adapter on top, under the name `friction`; raises PushbackError if they do not fit."""
+    quiet()  # before the import, which is when bitsandbytes speaks
+    from peft import PeftModel
+
+    check_adapter(adapter, recipe)
+    model = PeftModel.from_pretrained(load_base(recipe, four_bit), str(adapter), adapter_name=FRICTION)
+    return model.eval()
+
+
+def machine_name() -> str:
+    """The processor or CUDA card, in words."""
+    import os
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if info.exists()
+        else []
+    )
+    return f"{os.cpu_count()} CPU cores ({names[0] if names else 'unknown processor'})"

@@ -1,0 +1,153 @@
+"""Runs a GGUF in a real llama.cpp server inside this process (package `xllamacpp`); knows nothing about how it was made.
+
+llama.cpp does not normalise text to NFC and Hugging Face's tokenizer does, so every text is normalised here first.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ..core.common import PushbackError
+from ..core.records import Message, Reply, split_reply
+from ..train.base import BOS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TIMEOUT = 600  # seconds for one reply of the server
+_QUIET = -1  # llama.cpp's verbosity below errors
+
+
+class LlamaCpp:
+    """A llama.cpp server for one GGUF file, on loopback, until `close` or the end of the `with` block.
+
+    `base_url` is what any OpenAI client takes. `exact` keeps keys and values in F32 and leaves flash attention off, for
+    comparisons of logits; llama.cpp's default is F16. `slots` replies are generated at a time, with `threads` threads
+    and `context` tokens each. Raises PushbackError if the file is missing or llama.cpp cannot load it.
+    """
+
+    def __init__(
+        self, gguf: str | Path, *, exact: bool = False, slots: int = 1, threads: int = 1, context: int = 1024, name: str = ""
+    ) -> None:
+        gguf = Path(gguf)
+        if not gguf.is_file():
+            raise PushbackError(f"No GGUF file at {gguf}. Make one with `pushback ship gguf`.")
+        self.vocabulary = _vocabulary(gguf)
+        self._server: Any = _start(gguf, exact, slots, threads, context, name or gguf.stem)
+        self.address = str(self._server.listening_address)
+        self.base_url = f"{self.address}/v1"
+        # a server that is closed before its loop has begun waits for ever: one token proves that it has
+        self._post("/completion", {"prompt": [0], "n_predict": 1, "cache_prompt": False})
+
+    def __enter__(self) -> LlamaCpp:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops the server and gives its memory back."""
+        self._server = None
+
+    def tokenise(self, text: str) -> list[int]:
+        """Token ids of a text in which special tokens count as such; no BOS is added."""
+        body = {"content": _nfc(text), "add_special": False, "parse_special": True}
+        return self._post("/tokenize", body)["tokens"]
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt as llama.cpp's own Jinja engine renders it, up to and with the opened thought.
+
+        llama.cpp takes BOS out of the text and puts it in front as a token; here it stands in the text again.
+        """
+        return BOS + self._post("/apply-template", {"messages": _messages(messages)})["prompt"]
+
+    def complete(self, prompt: str | Sequence[int], max_tokens: int, **options: Any) -> Reply:
+        """Greedy continuation of a rendered prompt (or of token ids); the text begins inside the thought."""
+        ids = self.tokenise(prompt) if isinstance(prompt, str) else list(prompt)
+        body = {"prompt": ids, "n_predict": max_tokens, "temperature": 0.0, "return_tokens": True, **options}
+        found = self._post("/completion", body)
+        return split_reply(
+            found["content"], tokens=len(found["tokens"]), ids=tuple(found["tokens"]),
+            end="stop" if found["stop_type"] == "eos" else "length",
+            first_token=0.0, seconds=found["timings"]["predicted_ms"] / 1000,
+        )  # fmt: skip
+
+    def chat(self, messages: Sequence[Message], max_tokens: int) -> tuple[str, str]:
+        """(thought, answer) of a greedy reply, split by llama.cpp, as any OpenAI client gets it."""
+        body = {"messages": _messages(messages), "max_tokens": max_tokens, "temperature": 0.0}
+        message = self._post("/v1/chat/completions", body)["choices"][0]["message"]
+        return (message.get("reasoning_content") or "").strip(), (message.get("content") or "").strip()
+
+    def log_probabilities(self, ids: Sequence[int]) -> np.ndarray:
+        """Natural logarithms of the probability of every token after `ids`, shape (vocabulary,); float64."""
+        import numpy as np
+
+        body = {"prompt": list(ids), "n_predict": 1, "n_probs": self.vocabulary, "temperature": 0.0, "cache_prompt": True}
+        found = self._post("/completion", body)["completion_probabilities"][0]["top_logprobs"]
+        values = np.full(self.vocabulary, -np.inf)
+        values[[one["id"] for one in found]] = [one["logprob"] for one in found]
+        return values
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if self._server is None:
+            raise PushbackError("This llama.cpp server is closed. Open the file again with LlamaCpp(path).")
+        where = urlsplit(self.address)
+        connection = http.client.HTTPConnection(where.hostname or "127.0.0.1", where.port, timeout=TIMEOUT)
+        try:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            found = json.loads(response.read())
+        finally:
+            connection.close()
+        if response.status != 200:
+            said = found.get("error", {}).get("message", found)
+            raise PushbackError(
+                f"llama.cpp refused {path} (HTTP {response.status}: {said}). Shorten the text, or raise `context`."
+            )
+        return found
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _messages(messages: Sequence[Message]) -> list[Message]:
+    return [{**message, "content": _nfc(message["content"])} for message in messages]
+
+
+def _vocabulary(gguf: Path) -> int:
+    """Number of token ids, from the header. Raises PushbackError for a file that is no whole GGUF."""
+    from gguf import GGUFReader
+
+    try:
+        return len(GGUFReader(gguf).fields["tokenizer.ggml.tokens"].data)
+    except (ValueError, KeyError, IndexError, OSError) as error:
+        raise PushbackError(f"{gguf} is no whole GGUF file ({error}). Make it anew with `pushback ship gguf`.") from error
+
+
+def _start(gguf: Path, exact: bool, slots: int, threads: int, context: int, name: str) -> Any:
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise PushbackError(f"llama.cpp is not there ({error}). Install it with `pip install xllamacpp`.") from error
+    params = xllamacpp.CommonParams()
+    params.model.path = str(gguf)
+    params.model_alias = {name}
+    params.n_parallel, params.n_ctx = slots, slots * context
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.warmup, params.fit_params, params.verbosity, params.cache_ram_mib = False, False, _QUIET, 0
+    if exact:
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise PushbackError(
+            f"llama.cpp could not load {gguf} ({error}). Make it anew with `pushback ship gguf`, and see that memory is free."
+        ) from error

@@ -1,0 +1,396 @@
+"""Fine-tune a friction adapter with QLoRA, using TRL and PEFT."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.common import DATA, PushbackError
+from ..core.files import replacing
+from ..core.records import Record, load_records, to_messages
+from ..model.checks import ADAPTER_CARD, fingerprint
+from ..model.load import bars, check_model, compute_dtype, load_base, load_tokenizer, quiet, trainable_dtype, under_fsdp
+from ..model.recipe import Recipe
+from .guard import (
+    MARK,
+    ORDER,
+    check_adapter_finite,
+    check_fits,
+    check_loss,
+    check_room,
+    explained,
+    identity,
+    is_first_process,
+    prepare,
+    processes,
+    work_folder,
+)
+from .progress import hide_the_table, show_loss_in_the_bar
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+
+def trained_weights(model: Any) -> dict[str, Any]:
+    """The adapter's parameters by name, whether or not they are being trained now."""
+    return {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
+
+
+def save_adapter(model: Any, recipe: Recipe, out: Path, state: dict[str, Any] | None = None) -> None:
+    """Writes the adapter beside `out`, then puts it in place; the trainable weights become bf16.
+
+    `state` is the whole model's state where the model itself holds only a part of it (FSDP).
+    """
+    import torch
+
+    if state is None:
+        for parameter in trained_weights(model).values():
+            parameter.data = parameter.data.to(torch.bfloat16)
+    else:
+        state = {name: tensor.to(torch.bfloat16) for name, tensor in state.items() if "lora_" in name}
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    model.peft_config["default"].base_model_name_or_path = Path(recipe.base).name if recipe.is_local else recipe.base
+    model.peft_config["default"].revision = recipe.revision
+    try:
+        model.save_pretrained(part, state_dict=state, save_embedding_layers=False)
+        (part / "README.md").unlink(missing_ok=True)  # PEFT's empty card template
+        (part / ADAPTER_CARD).write_text(json.dumps(_card(recipe), indent=2) + "\n", encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        part.replace(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _card(recipe: Recipe) -> dict[str, Any]:
+    return {"base": fingerprint(recipe), "model": recipe.name, "rank": recipe.rank, "alpha": recipe.alpha,
+            "learning_rate": recipe.learning_rate, "epochs": recipe.epochs, "effective_batch": recipe.effective_batch,
+            "system": recipe.system, "seed": recipe.seed}  # fmt: skip
+
+
+class EpochOrder:
+    """A sampler whose order depends on seed and epoch alone, so that a resumed epoch skips what was trained, nothing else.
+
+    The first epoch of a single process draws from torch's global generator, as transformers does; a checkpoint
+    therefore holds that order (`save`, `load`). Several processes must all draw alike, so they use the seed from the start.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, alone: bool) -> None:
+        self.lengths, self.batch, self.seed, self.alone = list(lengths), batch, seed, alone
+        self.epoch = 0
+        self._drawn: tuple[int, list[int]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        if self._drawn is None or self._drawn[0] != self.epoch:
+            self._drawn = (self.epoch, self._draw())
+        return iter(self._drawn[1])
+
+    def _draw(self) -> list[int]:
+        import torch
+        from transformers.trainer_pt_utils import get_length_grouped_indices
+
+        seeded = None if self.alone and self.epoch == 0 else torch.Generator().manual_seed(1_000 * self.seed + self.epoch)
+        return get_length_grouped_indices(self.lengths, self.batch, generator=seeded)
+
+    def save(self, path: Path) -> None:
+        """Writes the current epoch and its order."""
+        if self._drawn:
+            with replacing(path) as part:
+                part.write_text(json.dumps({"epoch": self._drawn[0], "order": self._drawn[1]}), encoding="utf-8")
+
+    def load(self, path: Path) -> None:
+        """Takes over the epoch and order that `save` wrote."""
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        self._drawn = (stored["epoch"], stored["order"])
+
+
+VALIDATION = 108  # records drawn in the bundled language: six of each kind
+
+
+def training_records(recipe: Recipe, path: str | Path | None = None) -> list[Record]:
+    """The records of `path`, or those the dial calls for: the bundled language for `tiny`, else data/friction."""
+    if path:
+        return load_records(path)
+    if recipe.examples:
+        from ..language.corpus import friction_records
+
+        return friction_records(recipe.examples, recipe.seed)
+    return load_records(DATA / "friction" / "train.jsonl")
+
+
+def validation_records(recipe: Recipe, train: Sequence[Record], path: str | Path | None = None) -> list[Record]:
+    """Records to look at while training, none where the recipe has no patience: `path`, or what the dial calls for.
+
+    In the bundled language they are drawn by another seed, hold no held-out word, and none is asked in training too.
+    """
+    if not recipe.patience:
+        return []
+    if path:
+        return load_records(path)
+    if not recipe.examples:
+        return load_records(DATA / "friction" / "validation.jsonl")
+    from ..language.corpus import friction_records
+
+    asked = {(record.history, record.user_input) for record in train}
+    drawn = friction_records(8 * VALIDATION, recipe.seed + 1)
+    return [record for record in drawn if (record.history, record.user_input) not in asked][:VALIDATION]
+
+
+def trainer_class() -> type[SFTTrainer]:
+    """The class, made here so that importing this module stays light."""
+    from trl import SFTTrainer
+
+    class FrictionTrainer(SFTTrainer):
+        """See the module."""
+
+        recipe: Recipe  # set right after building
+        order: EpochOrder | None = None
+
+        def _send_telemetry(self) -> None:
+            """TRL would tell the Hub about every run."""
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+            lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+            batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            drawn, self.order = self.order, EpochOrder(lengths, batch, self.args.seed, self.args.world_size == 1)
+            if drawn is not None:  # what a checkpoint held
+                self.order._drawn = drawn._drawn
+            return self.order
+
+        def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = super().training_step(model, *args, **kwargs)
+            check_loss(loss, model, self.recipe, self.state.global_step + 1)
+            return loss
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            check_adapter_finite(self.model, self.recipe, self.state.global_step)
+            super()._save_checkpoint(model, trial)
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            if self.is_world_process_zero():
+                self.order.save(folder / ORDER)
+                (folder / MARK).touch()
+
+        def _save_rng_state(self, output_dir: str) -> None:
+            """By the first process alone: no dropout draws anything, and only one process writes."""
+            if self.is_world_process_zero():
+                super()._save_rng_state(output_dir)
+
+        def _load_from_checkpoint(self, path: str, model: Any = None) -> None:
+            dtypes = {name: parameter.dtype for name, parameter in self.model.named_parameters()}
+            super()._load_from_checkpoint(path, model)
+            for name, parameter in self.model.named_parameters():  # PEFT loads adapters in fp32
+                if name in dtypes:
+                    parameter.data = parameter.data.to(dtypes[name])
+            if (Path(path) / ORDER).is_file():
+                self.order = EpochOrder([], 1, self.args.seed, True)
+                self.order.load(Path(path) / ORDER)
+
+    return FrictionTrainer
+
+
+def epoch_teller(trainer: Any) -> TrainerCallback:
+    """A callback that tells the trainer's order of examples which epoch begins, after a resume too."""
+    from transformers import TrainerCallback
+
+    class Tell(TrainerCallback):
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            trainer.order.epoch = int((state.epoch or 0) + 1e-6)
+
+    return Tell()
+
+
+BLINK = 10_000  # records that are tokenised in a few seconds, without a progress bar
+LOG_PROJECT = "pushback"  # what trackio calls the runs of this kit
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training run left behind: the adapter's folder, (step, loss) pairs, seconds, and parameter counts.
+
+    `seconds` are those of this process: after a resume, only what was trained since. `best` is the lowest validation
+    loss, whose weights the adapter has; None where there was no validation split.
+    """
+
+    adapter: Path
+    losses: tuple[tuple[int, float], ...]
+    seconds: float
+    trainable: int
+    total: int
+    validation: tuple[tuple[int, float], ...] = ()
+    best: float | None = None
+
+
+def training_dataset(records: Iterable[Record], system: str) -> Dataset:
+    """Conversational prompt–completion rows; earlier turns are part of the prompt, so only the last reply is learned."""
+    from datasets import Dataset
+
+    conversations = (to_messages(record, system) for record in records)
+    return Dataset.from_list([{"prompt": messages[:-1], "completion": messages[-1:]} for messages in conversations])
+
+
+def share(recipe: Recipe, world: int) -> Recipe:
+    """The recipe for one of `world` processes, so that all together take the recipe's effective batch.
+
+    Raises PushbackError if that batch cannot be dealt out evenly.
+    """
+    if recipe.effective_batch % world:
+        fitting = -(-recipe.effective_batch // world) * world
+        raise PushbackError(
+            f"{recipe.effective_batch} examples a step cannot be dealt out evenly to {world} processes. Start a number of them "
+            f"that divides {recipe.effective_batch}, or pass --batch {fitting}."
+        )
+    each = recipe.effective_batch // world
+    batch = max(size for size in range(1, min(recipe.batch, each) + 1) if each % size == 0)
+    return dataclasses.replace(recipe, batch=batch, accumulation=each // batch)
+
+
+def sft_config(recipe: Recipe, work: Path, validate: bool = False, log: str | None = None) -> SFTConfig:
+    """TRL's arguments for a recipe. Loss covers what follows the generation prompt: reasoning, answer, end token.
+
+    `assistant_only_loss` makes TRL swap in its training variant of the chat template, without which the reasoning is
+    dropped; the prompt–completion form takes the generation prompt itself out of the loss. Batches hold examples of
+    like length; packing would need flash attention to pay. Nothing is reported to anyone unless `log` names where.
+    Several processes drop the last uneven batch of an epoch, where they would otherwise train examples twice.
+    """
+    import torch
+    from trl import SFTConfig
+
+    dtype, save = compute_dtype(), recipe.checkpoint_every
+    best = {"eval_strategy": "steps", "eval_steps": save, "load_best_model_at_end": True, "metric_for_best_model": "eval_loss",
+            "greater_is_better": False} if validate else {}  # fmt: skip
+    many = {"dataloader_drop_last": True, "ddp_find_unused_parameters": False} if processes() > 1 else {}
+    return SFTConfig(
+        output_dir=str(work), use_cpu=not torch.cuda.is_available(), bf16=dtype is torch.bfloat16,
+        fp16=dtype is torch.float16, assistant_only_loss=True, completion_only_loss=True, max_length=recipe.max_length,
+        num_train_epochs=recipe.epochs, per_device_train_batch_size=recipe.batch, per_device_eval_batch_size=recipe.batch,
+        gradient_accumulation_steps=recipe.accumulation, gradient_checkpointing=recipe.checkpointing,
+        learning_rate=recipe.learning_rate, lr_scheduler_type="cosine", warmup_steps=recipe.warmup_share,
+        optim=_optimizer(recipe), max_grad_norm=1.0, train_sampling_strategy="group_by_length", packing=False,
+        logging_steps=gcd(10, save), logging_nan_inf_filter=False, save_strategy="steps" if save else "no",
+        save_steps=save or 500, save_total_limit=2, report_to=[log] if log else [], seed=recipe.seed, data_seed=recipe.seed,
+        project=LOG_PROJECT, dataloader_pin_memory=False, **best, **many,
+    )  # fmt: skip
+
+
+def _optimizer(recipe: Recipe) -> str:
+    """The recipe's optimizer on CUDA cards; AdamW on a CPU, and under FSDP, which shards its state anyway."""
+    import torch
+
+    return "adamw_torch" if under_fsdp() or not torch.cuda.is_available() else recipe.optimizer
+
+
+def _check_fsdp() -> None:
+    import torch
+
+    if compute_dtype() is not torch.bfloat16:
+        raise PushbackError(
+            "FSDP shards parameters of one dtype, and only cards with bf16 (Ampere and later) train in one. Use "
+            "notebooks/guide/accelerate/ddp.yaml with a model that fits on one card, or other cards."
+        )
+
+
+def make_trainer(
+    recipe: Recipe,
+    records: Sequence[Record],
+    work: Path,
+    callbacks: Sequence[Any] = (),
+    validation: Sequence[Record] = (),
+    log: str | None = None,
+) -> SFTTrainer:
+    """TRL's trainer around the NF4 base and a fresh LoRA adapter on all linear layers."""
+    quiet()  # before the imports, which is when bitsandbytes speaks
+    from datasets.utils import logging
+    from peft import LoraConfig
+    from transformers import EarlyStoppingCallback, set_seed
+
+    mine = share(recipe, processes())
+    set_seed(recipe.seed)
+    base = load_base(recipe)
+    with bars(logging, len(records) > BLINK):
+        trainer = trainer_class()(
+            model=base,
+            args=sft_config(mine, work, bool(validation), log),
+            train_dataset=training_dataset(records, recipe.system),
+            eval_dataset=training_dataset(validation, recipe.system) if validation else None,
+            processing_class=load_tokenizer(recipe),
+            peft_config=LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
+            callbacks=[*callbacks, *([EarlyStoppingCallback(recipe.patience)] if validation else [])],
+        )
+    trainer.recipe = recipe
+    trainer.add_callback(epoch_teller(trainer))
+    cast_trainable(trainer.model)
+    show_loss_in_the_bar(trainer)
+    return trainer
+
+
+def cast_trainable(model: Any) -> None:
+    """Brings the adapter to fp32 where training computes in fp16: TRL leaves it in bf16, which a T4 does not compute in."""
+    import torch
+
+    if trainable_dtype(compute_dtype()) is torch.float32:
+        for parameter in trained_weights(model).values():
+            parameter.data = parameter.data.to(torch.float32)
+
+
+def train_adapter(
+    recipe: Recipe,
+    records: Sequence[Record],
+    out: str | Path,
+    callbacks: Sequence[Any] = (),
+    *,
+    validation: Sequence[Record] = (),
+    resume: bool = False,
+    log: str | None = None,
+) -> Training:
+    """Trains the friction adapter and writes it to `out` (16-bit safetensors, with a note on its base and recipe).
+
+    With `validation` records it looks at them at every checkpoint, stops after `recipe.patience` looks without gain, and
+    keeps the best weights. With `resume` it goes on from the last whole checkpoint of the same run, if there is one.
+    `log` is `tensorboard` or `trackio`. Raises PushbackError before training if there is nothing to train on, or the base
+    or memory are not in order; and in training when the loss is not finite, memory or disk run out, or it is interrupted.
+    """
+    if not records:
+        raise PushbackError("There are no records to train on. Make some with `pushback data make`, or check the path.")
+    out = Path(out)
+    check_model(recipe)
+    if under_fsdp():
+        _check_fsdp()
+    else:
+        check_fits(share(recipe, processes()))
+    work = work_folder(out)
+    checkpoint = prepare(work, identity(recipe, records, validation), resume)
+    with explained(recipe, work):
+        trainer = make_trainer(recipe, records, work, callbacks, validation, log)
+        if callbacks:
+            hide_the_table(trainer)
+        trained = sum(parameter.numel() for parameter in trained_weights(trainer.model).values())
+        check_room(work, trained)
+        start = time.monotonic()
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        seconds = time.monotonic() - start
+        _finish(trainer, recipe, out, work)
+    rows = trainer.state.log_history
+    losses, looks = (tuple((row["step"], row[key]) for row in rows if key in row) for key in ("loss", "eval_loss"))
+    return Training(out, losses, seconds, trained, recipe.parameters + trained, looks, trainer.state.best_metric)
+
+
+def _finish(trainer: SFTTrainer, recipe: Recipe, out: Path, work: Path) -> None:
+    """The first process writes the adapter and removes the checkpoints; the others wait until it stands."""
+    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    if is_first_process():
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), recipe, out, state)
+        shutil.rmtree(work, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,168 @@
+"""Blind votes: shuffling, meaning, tally."""
+
+import json
+import random
+
+import pytest
+from chat_turns import turn
+
+from pushback_lib.chat.backend import Event
+from pushback_lib.chat.turns import (
+    CHOICES,
+    ReplyBuffer,
+    Tally,
+    as_markdown,
+    fenced,
+    load_turns,
+    messages_for,
+    preferred,
+    save_markdown,
+    save_turns,
+    shuffled,
+    tally,
+)
+from pushback_lib.core.common import PushbackError
+from pushback_lib.core.stats import wilson
+
+AS_IS, SWAPPED = ("baseline", "friction"), ("friction", "baseline")
+
+
+@pytest.mark.parametrize(
+    ("order", "choice", "meant"),
+    [
+        (AS_IS, "A", "baseline"),
+        (AS_IS, "B", "friction"),
+        (SWAPPED, "A", "friction"),
+        (SWAPPED, "B", "baseline"),
+        (SWAPPED, "tie", "tie"),
+        (AS_IS, "both bad", "both bad"),
+    ],
+)
+def test_a_vote_means_the_voice_that_sat_there(order, choice, meant):
+    assert preferred(order, choice) == meant
+
+
+@pytest.mark.parametrize("choice", ["", "C", "friction", "a"])
+def test_another_vote_is_refused_with_the_votes_there_are(choice):
+    with pytest.raises(PushbackError, match=", ".join(CHOICES)):
+        preferred(AS_IS, choice)
+
+
+def test_both_orders_come_equally_often():
+    draw = random.Random(5)
+    swapped = sum(shuffled(draw) == SWAPPED for _ in range(2000))
+    low, high = wilson(swapped, 2000, z=4.0).low, wilson(swapped, 2000, z=4.0).high
+    assert low < 0.5 < high
+
+
+def test_the_tally_counts_and_gives_wilsons_interval():
+    counted = tally(["friction"] * 7 + ["baseline"] * 3 + ["tie", "tie", "both bad"])
+    assert (counted.friction, counted.baseline, counted.ties, counted.both_bad) == (7, 3, 2, 1)
+    assert counted.rate == wilson(7, 10)
+    assert "70 % [40–89] of 10" in str(counted)
+
+
+@pytest.mark.parametrize("votes", [[], ["tie"], ["both bad", "tie"]])
+def test_without_a_decided_vote_there_is_no_rate(votes):
+    assert tally(votes).rate is None
+    assert "no vote for either voice yet" in str(tally(votes))
+
+
+def test_an_empty_tally_is_all_noughts():
+    assert tally([]) == Tally()
+
+
+BAD = "<img src=x onerror=alert(1)> <script>alert(2)</script> ```` <b>unclosed"
+
+
+def heard(*events):
+    buffer = ReplyBuffer("friction")
+    for event in events:
+        buffer.add(event)
+    return buffer.reply(timing=True)
+
+
+def test_events_become_a_reply_with_its_figures():
+    said = heard(Event("friction", 0.5, thought="I ", tokens=1), Event("friction", 0.75, thought="wonder.", tokens=2),
+                 Event("friction", 1.0, tokens=3), Event("friction", 1.5, answer="No.", tokens=5, end="stop"))  # fmt: skip
+    assert (said.thought, said.answer, said.end, said.tokens) == ("I wonder.", "No.", "stop", 5)
+    assert (said.first_token, said.thinking, said.seconds) == (0.5, 1.5, 1.5)
+    assert said.tokens_per_second == 4.0
+    assert said.timing == ((0.5, "I ", ""), (0.75, "wonder.", ""), (1.5, "", "No."))
+
+
+def test_an_answer_that_was_thought_moves():
+    said = heard(
+        Event("friction", 0.5, answer="I wonder.", tokens=1), Event("friction", 1.0, answer="No.", tokens=2, misfiled=True)
+    )
+    assert (said.thought, said.answer) == ("I wonder.", "No.")
+    assert said.timing == ((0.5, "I wonder.", ""), (1.0, "", "No."))
+
+
+@pytest.mark.parametrize("events", [[], [Event("friction", 1.0, tokens=1, answer="x")]])
+def test_no_speed_is_made_up_from_one_token(events):
+    assert heard(*events).tokens_per_second is None
+
+
+def test_each_voice_remembers_its_own_answers_and_no_thoughts():
+    turns = [turn(), turn("To Anna.", "Which one?")]
+    messages = messages_for("friction", "Think.", turns, "The tall one.")
+    assert [(m["role"], m["content"]) for m in messages] == [
+        ("system", "Think."),
+        ("user", "Please send the parcel."),
+        ("assistant", "To whom?"),
+        ("user", "To Anna."),
+        ("assistant", "Which one?"),
+        ("user", "The tall one."),
+    ]
+    assert messages_for("baseline", "", turns, "x")[1]["content"] == "I sent it."
+
+
+def test_a_turn_without_an_answer_is_left_out_for_that_voice_only():
+    turns = [turn(friction="")]
+    assert [m["content"] for m in messages_for("friction", "", turns, "x")] == ["x"]
+    assert len(messages_for("baseline", "", turns, "x")) == 3
+
+
+def test_a_transcript_comes_back_as_it_was(tmp_path):
+    turns = [turn(BAD, BAD, dial=0.5), turn(blind=True, panes=("friction", "baseline"), vote="A")]
+    assert save_turns(tmp_path / "chat.jsonl", turns) == 2
+    assert load_turns(tmp_path / "chat.jsonl") == turns
+    assert turns[1].preferred == "friction"
+
+
+def test_the_markdown_holds_text_in_fences_it_cannot_leave(tmp_path):
+    save_markdown(tmp_path / "chat.md", [turn(BAD, BAD, blind=True, vote="B")])
+    page = (tmp_path / "chat.md").read_text(encoding="utf-8")
+    assert page.count(f"`````text\n{BAD}\n`````") == 2
+    assert "B was friction; voted B, so friction." in page
+    assert "friction 1, baseline 0" in page
+    assert "11 tokens, first token after 0.10 s, 10 tokens/s" in page
+
+
+@pytest.mark.parametrize(("text", "fence"), [("", "```"), ("a ``` b", "````"), ("```````", "````````"), ("x```y", "````")])
+def test_a_fence_is_longer_than_what_it_holds(text, fence):
+    assert fenced(text) == f"{fence}text\n{text}\n{fence}"
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("{}", "line 1: at: Field required"),
+        ("[1]", "line 1: a JSON list"),
+        ("{", "line 1: not valid JSON"),
+        ("", "holds no turns"),
+        (json.dumps({**turn().model_dump(mode="json"), "vote": "C"}), "line 1: vote"),
+        (json.dumps({**turn().model_dump(mode="json"), "said": []}), "line 1: said"),
+        (json.dumps({**turn().model_dump(mode="json"), "surprise": 1}), "line 1: surprise"),
+    ],
+)
+def test_a_broken_transcript_names_its_line(tmp_path, line, wrong):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(line, encoding="utf-8")
+    with pytest.raises(PushbackError, match=wrong):
+        load_turns(path)
+
+
+def test_a_page_without_votes_has_no_tally():
+    assert "Votes" not in as_markdown([turn()])

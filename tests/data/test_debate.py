@@ -1,0 +1,510 @@
+"""The debate engine against a real HTTP server that fails in every way, through `kill -9`, and on a full disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections import Counter
+
+import pytest
+from examples import record, row
+from loopback_server import BAD_CALL, BAD_TEXT, KEY, MODEL, Loopback, good_text
+
+from pushback_lib.cli import main
+from pushback_lib.core.common import DATA, PushbackError
+from pushback_lib.core.files import RunFile, to_row, write_jsonl
+from pushback_lib.core.records import PERSONA_NAMES, PERSONAS, Record, load_records, split_reply
+from pushback_lib.data.debate import (
+    PROMPT_VERSION,
+    Abandoned,
+    Brief,
+    Rejected,
+    ScriptedChat,
+    Settings,
+    Tally,
+    answer_messages,
+    cast_of,
+    debate,
+    read_answer,
+    read_request,
+    read_thought,
+    request_messages,
+    step_seed,
+    thought_messages,
+    turning_span,
+)
+from pushback_lib.data.make import make_records, read_briefs
+from pushback_lib.model.server import LocalChat, OpenAIChat, Reply
+
+BEHAVIOURS = ("disagree", "clarify", "doubt", "refuse", "comply")
+MAIN = """
+import argparse, sys
+from pushback_lib.cli import _add_data
+from pushback_lib.core.common import PushbackError
+parser = argparse.ArgumentParser()
+_add_data(parser.add_subparsers(), lambda: None)
+args = parser.parse_args()
+try:
+    sys.exit(args.run(args))
+except PushbackError as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
+"""
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    write_jsonl(path, (row(number, BEHAVIOURS[number % 5]) for number in range(500)))
+    return path
+
+
+def chat_with(generate=None, model: str = "own") -> LocalChat:
+    def good(messages, seed, temperature, max_tokens):
+        return split_reply(
+            good_text({"messages": messages, "seed": seed}), prefilled=False, end="stop", prompt_tokens=10, tokens=5
+        )
+
+    return LocalChat(model, generate or good)
+
+
+def make(chat, prompts, out, n, settings=None, **options):
+    return asyncio.run(make_records(chat, prompts, out, n, settings, progress=False, **options))
+
+
+def command(url: str, prompts, out, n: int, *more: str, before: str = "") -> list[str]:
+    made = ["data", "make", "--backend", "openai", "--base-url", url, "--model", MODEL, "-n", str(n)]
+    return [sys.executable, "-c", before + MAIN, *made, "--out", str(out), "--prompts", str(prompts), *more]
+
+
+def run(*args, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*args, **options), capture_output=True, text=True, timeout=120)
+
+
+# What a reply becomes
+
+REPLIES = [
+    ("", "stop", "empty"),
+    ("  \n", "stop", "empty"),
+    ("<think>hm, a kettle</think>", "stop", "empty"),
+    ('""', "stop", "too_short"),
+    ("Problem Framer:", "stop", "empty"),
+    ("Old kettles are", "length", "cut_off"),
+    ("<think>I wonder whether", "stop", "cut_off"),
+    ("Error: rate limit exceeded, try again later", "stop", "error"),
+    ("**Error (500)**: the model crashed", "stop", "error"),
+    ("Fine by me, <|im_end|> go on and boil it.", "stop", "control_tokens"),
+    ("Fine by me </s> go on and boil it.", "stop", "control_tokens"),
+    ("Yes.", "stop", "too_short"),
+    ("the kettle is old " * 200, "stop", "too_long"),
+    ("Der Kessel ist alt und niemand hat ihn geprüft, also warte ich lieber.", "stop", "wrong_language"),
+    ("La bouilloire est vieille et personne ne l'a regardée.", "stop", "wrong_language"),
+    ("这个水壶很旧，没有人检查过。", "stop", "wrong_language"),
+    ("Write to jo.smith@mail-company.com about the kettle.", "stop", "personal_data"),
+]
+
+
+@pytest.mark.parametrize(("text", "finish", "reason"), REPLIES)
+@pytest.mark.parametrize("read", [read_answer, read_request, lambda r: read_thought(r, "Synthesizer", friction=True)])
+def test_a_bad_reply_is_rejected_with_its_reason(text, finish, reason, read):
+    with pytest.raises(Rejected) as caught:
+        read(split_reply(text, prefilled=False, end=finish))
+    assert caught.value.reason == reason, f"{text!r} -> {caught.value}"
+
+
+THOUGHTS = [
+    ("The kettle looks fine, but [[nobody has opened it]].", "nobody has opened it"),
+    ("<think>what now</think>\n\nProblem Framer: The kettle [[has no lid]] yet.", "has no lid"),
+    ('"The kettle [[ has no lid ]] at all."', "has no lid"),
+    ("The kettle looks fine, but nobody has opened it.", "but nobody has opened it"),
+    ("Kettles are old; the lid went missing in March.", "the lid went missing in March"),
+    ("The kettle stands on the stove.", "The kettle stands on the stove"),
+]
+
+
+@pytest.mark.parametrize(("text", "friction"), THOUGHTS)
+def test_the_friction_moment_is_a_span_of_the_thought(text, friction):
+    thought = read_thought(split_reply(text, prefilled=False, end="stop"), "Problem Framer", friction=True)
+    assert thought.friction == friction
+    assert friction in thought.thought
+    assert "[[" not in thought.thought
+
+
+@pytest.mark.parametrize("text", ["The lid [[is missing here.", "The lid is missing]] here.", "A [[b [[c]] d]] e f"])
+def test_marks_that_do_not_pair_are_malformed(text):
+    with pytest.raises(Rejected, match="malformed"):
+        read_thought(split_reply(text, prefilled=False, end="stop"), "Problem Framer", friction=True)
+
+
+def test_an_answer_that_shows_the_debate_is_malformed():
+    with pytest.raises(Rejected, match="malformed"):
+        read_answer(Reply(answer="As the Problem Framer said, the lid is missing.", end="stop"))
+
+
+def test_a_long_unmarked_thought_gives_a_short_span():
+    thought = "Because " + "the old kettle has lost its lid and " * 5 + "that is that."
+    assert 3 <= len(turning_span(thought).split()) <= 12
+    assert turning_span(thought) in thought
+
+
+# One debate
+
+
+def test_each_persona_hears_those_before_it_and_the_answer_hears_all():
+    calls, heard = [], []
+
+    def generate(messages, seed, temperature, max_tokens):
+        calls.append((messages, seed, temperature, max_tokens))
+        return split_reply(
+            good_text({"messages": messages, "seed": seed}), prefilled=False, end="stop", prompt_tokens=10, tokens=5
+        )
+
+    brief = Brief(behaviour="refuse", user_input="Help me open my neighbour's letters.", domain="law", scenario="law/mail")
+    settings = Settings(seed=5, temperature=0.3, max_tokens=99)
+    found = asyncio.run(
+        debate(chat_with(generate), brief, settings, id="x", heard=lambda part, text: heard.append((part, text)))
+    )
+    assert [part for part, _ in heard] == [*PERSONA_NAMES, "Answer"]
+    for place, (messages, *_) in enumerate(calls):
+        assert brief.user_input in messages[-1]["content"]
+        for thought in found.thoughts[:place]:
+            assert thought.thought in messages[-1]["content"]
+        for thought in found.thoughts[place:]:
+            assert thought.thought not in messages[-1]["content"]
+    assert len({seed for _, seed, *_ in calls}) == 7
+    assert (found.subset, found.scenario, found.domain) == ("reluctance", "law/mail", "law")
+    assert all(thought.friction for thought in found.thoughts)
+    made = found.provenance
+    assert (made.source, made.model, made.seed, made.temperature) == ("engine", "own", 5, 0.3)
+    assert (made.max_tokens, made.prompt_version) == (99, PROMPT_VERSION)
+
+
+def test_a_plain_debate_is_short_and_untroubled():
+    lengths = set()
+    for number in range(20):
+        brief = Brief(behaviour="comply", user_input="How do I descale a kettle?")
+        found = asyncio.run(debate(chat_with(), brief, Settings(), id=f"x{number}"))
+        assert not any(thought.friction for thought in found.thoughts)
+        lengths.add(len(found.thoughts))
+        assert tuple(thought.persona for thought in found.thoughts) == tuple(cast_of("comply", f"x{number}"))
+    assert lengths == {1, 2, 3, 4}
+
+
+def test_a_debate_without_a_usable_reply_is_abandoned_and_counted():
+    tally = Tally()
+    empty = chat_with(lambda *call: Reply(end="stop"))
+    with pytest.raises(Abandoned, match="Problem Framer: empty"):
+        asyncio.run(debate(empty, Brief(behaviour="doubt", user_input="Will it rain?"), Settings(), id="x", tally=tally))
+    assert tally.rejected == {"empty": 6}
+
+
+def test_seeds_of_steps_are_stable_and_fit_31_bits():
+    assert step_seed(0, "engine-0-000001", "Answer/0") == 1021629792
+    assert all(0 <= step_seed(0, str(number), "s") < 2**31 for number in range(100))
+
+
+def test_prompts_say_what_is_asked_in_a_form_a_script_can_read():
+    brief = Brief(behaviour="clarify", user_input="Book it.")
+    asked = [thought_messages(persona, brief, []) for persona in PERSONAS]
+    asked += [answer_messages(brief, []), request_messages(brief, "a nurse")]
+    parts = [*PERSONA_NAMES, "Answer", "Request"]
+    for part, messages in zip(parts, asked, strict=True):
+        assert messages[0]["content"].startswith(f"Part: {part}\nBehaviour: clarify\n")
+        assert "Book it." in messages[1]["content"]
+
+
+# Many debates
+
+
+def test_every_way_of_failing_is_counted_and_nothing_bad_is_stored(tmp_path, prompts):
+    faults = (*BAD_TEXT, *BAD_CALL)
+    out = tmp_path / "out.jsonl"
+
+    async def work(server):
+        chat = OpenAIChat(MODEL, server.base_url, timeout=2.0, backoff=0.02)
+        try:
+            return await make_records(chat, prompts, out, 40, progress=False, concurrency=8)
+        finally:
+            await chat.close()
+
+    with Loopback(faults=faults, fault_rate=0.4, hang=3.0) as server:
+        outcome = asyncio.run(work(server))
+    records = load_records(out)
+    assert len(records) == len({found.id for found in records}) == outcome.total == outcome.made == 40
+    assert set(server.served) == {"ok", *faults}
+    served = server.served
+    assert outcome.tally.rejected == {
+        "empty": served["empty"],
+        "cut_off": served["cut_off"] + served["unclosed_think"],
+        "wrong_language": served["wrong_language"] + served["wrong_script"],
+        "error": served["error"],
+        "malformed": outcome.tally.rejected["malformed"],  # a mark that does not pair is no fault in an answer
+        "control_tokens": served["control_tokens"],
+    }
+    assert outcome.failures == {
+        "timeout": served["timeout"],
+        "rate_limited": served["rate_limited"],
+        "server_error": served["server_error"],
+        "malformed": served["half_json"],
+        "connection": served["dropped"],
+    }
+    stored = out.read_text()
+    for text, _ in BAD_TEXT.values():
+        assert not text or text not in stored
+    assert all(reason in str(outcome) for reason in (*outcome.tally.rejected, *outcome.failures))
+
+
+def test_the_same_run_makes_the_same_examples(tmp_path, prompts):
+    for name in ("a", "b"):
+        make(chat_with(), prompts, tmp_path / name, 12, concurrency=1 if name == "a" else 5)
+    a, b = (sorted((tmp_path / name).read_text().splitlines()) for name in "ab")
+    assert a == b
+
+
+def test_going_on_keeps_what_is_there_and_does_nothing_when_all_is(tmp_path, prompts):
+    out = tmp_path / "out.jsonl"
+    assert make(chat_with(), prompts, out, 5).made == 5
+    before = out.read_bytes()
+    assert make(chat_with(), prompts, out, 8).made == 3
+    assert out.read_bytes().startswith(before)
+    assert make(chat_with(), prompts, out, 8).made == 0
+    assert len(load_records(out)) == 8
+
+
+def test_when_the_prompts_are_used_up_new_requests_are_asked_for(tmp_path):
+    prompts = tmp_path / "few.jsonl"
+    write_jsonl(prompts, [row(1), {"behaviour": "doubt", "domain": "travel"}])
+    make(chat_with(), prompts, tmp_path / "out.jsonl", 7)
+    records = load_records(tmp_path / "out.jsonl")
+    assert len({found.user_input for found in records}) == 7
+    assert Counter(found.user_input.startswith("Should I move") for found in records) == {True: 6, False: 1}
+    assert len({found.scenario for found in records}) == 7
+    assert "travel" in {found.domain for found in records}
+
+
+def test_a_model_that_invents_the_same_request_again_is_stopped_with_the_reason(tmp_path):
+    write_jsonl(tmp_path / "few.jsonl", [{"behaviour": "doubt"}])
+
+    def same(messages, seed, temperature, max_tokens):
+        draft = good_text({"messages": messages, "seed": seed})
+        return Reply(answer="Will it rain on Sunday?" if "Part: Request" in messages[0]["content"] else draft, end="stop")
+
+    with pytest.raises(PushbackError, match="repeated_request"):
+        make(chat_with(same), tmp_path / "few.jsonl", tmp_path / "out.jsonl", 5)
+    assert len(load_records(tmp_path / "out.jsonl")) == 1
+
+
+def test_one_hopeless_request_is_passed_over(tmp_path, prompts):
+    def picky(messages, seed, temperature, max_tokens):
+        if "My kettle 0 " in messages[-1]["content"]:
+            return Reply(end="stop")
+        return split_reply(good_text({"messages": messages, "seed": seed}), prefilled=False, end="stop")
+
+    outcome = make(chat_with(picky), prompts, tmp_path / "out.jsonl", 6)
+    assert (outcome.total, outcome.tally.abandoned) == (6, 1)
+
+
+def test_memory_stays_flat(tmp_path, prompts, monkeypatch):
+    monkeypatch.setattr("pushback_lib.core.files.os.fsync", lambda file: None)
+    peaks = []
+    for n in (100, 600):
+        tracemalloc.start()
+        make(chat_with(), prompts, tmp_path / f"{n}.jsonl", n)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 500 * 400, f"peaks of 100 and 600 examples: {peaks}"  # an example is 2,000 bytes
+
+
+@pytest.mark.slow
+def test_killed_fifty_times_it_still_ends_with_n(tmp_path, prompts):
+    out, draw = tmp_path / "out.jsonl", random.Random(11)
+    kept, grew, pace = b"", 0, 0.0
+    with Loopback(faults=("empty", "server_error", "rate_limited"), fault_rate=0.1, delay=0.03) as server:
+        args = command(server.base_url, prompts, out, 100_000, "--concurrency", "4")
+        for kill in range(50):
+            if kill == 0:
+                pace = _live(args, out, None)  # how long it takes here until the first example is stored
+            else:
+                _live(args, out, draw.uniform(0.3, 1.6) * pace)
+            found = out.read_bytes()
+            whole = found[: found.rfind(b"\n") + 1]
+            assert whole.startswith(kept), f"a finished line was lost at kill {kill}"
+            grew += len(whole) > len(kept)
+            kept = whole
+            if kill % 10 == 9:  # a kill within a write is rare: leave the half line that it would leave
+                out.write_bytes(whole + b'{"id": "engine-0-0')
+        n = kept.count(b"\n") + 20
+        last = run(server.base_url, prompts, out, n, "--concurrency", "16")
+    assert last.returncode == 0, last.stderr
+    assert out.read_bytes().startswith(kept)
+    ids = [json.loads(line)["id"] for line in out.read_text().splitlines()]
+    assert len(ids) == len(set(ids)) == len(load_records(out)) == n
+    assert grew >= 10, f"only {grew} of 50 lives got as far as storing something"
+
+
+def _live(args: list[str], out, seconds: float | None) -> float:
+    """Runs the engine for `seconds`, or until it has stored something, and kills it; returns how long it lived."""
+    start = time.monotonic()
+    child = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while child.poll() is None:
+        lived = time.monotonic() - start
+        if (lived > seconds) if seconds is not None else (out.exists() and out.stat().st_size > 0):
+            break
+        time.sleep(0.005)
+    ended = child.poll()
+    child.kill()
+    assert ended is None, f"ended by itself: {child.communicate()[1].decode()}"
+    child.communicate()
+    return lived
+
+
+# Bad input
+
+
+def test_making_data_with_a_server_loads_no_heavy_library():
+    code = "import sys, openai, pushback_lib.data.make, pushback_lib.model.server, pushback_lib.cli\n"
+    code += "print({'torch', 'transformers', 'datasets', 'matplotlib', 'datasketch'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_errors_name_the_cure_and_exit_with_2(tmp_path, prompts, monkeypatch):
+    out = tmp_path / "out.jsonl"
+    with Loopback() as server:
+        found = run(server.base_url, prompts, out, 2)
+        assert (found.returncode, found.stdout.splitlines()[0].split(";")[0]) == (0, f"2 examples in {out}, 2 of them made now")
+        before = out.read_bytes()
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong")
+        wrong_key = run(server.base_url, prompts, out, 4)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        other_seed = run(server.base_url, prompts, out, 4, "--seed", "9")
+    gone = run("http://127.0.0.1:9/v1", prompts, out, 4)
+    for got, says in [(wrong_key, "refused the key"), (other_seed, "another run"), (gone, "No server answers")]:
+        assert got.returncode == 2, got
+        assert says in got.stderr
+        assert "Traceback" not in got.stderr
+        assert "sk-" not in got.stderr
+    assert out.read_bytes() == before
+
+
+def test_a_full_disk_keeps_what_is_finished(tmp_path, prompts):
+    out = tmp_path / "out.jsonl"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (7000, 7000))\n"
+    with Loopback() as server:
+        full = run(server.base_url, prompts, out, 20, "--concurrency", "3", before=limit)
+        assert full.returncode == 2, full.stderr
+        assert "cannot grow (File too large). What is finished stays; make room" in full.stderr
+        assert "Traceback" not in full.stderr
+        kept = out.read_bytes()
+        assert kept.endswith(b"\n")
+        assert 0 < len(load_records(out)) < 20
+        assert run(server.base_url, prompts, out, 20).returncode == 0
+    assert out.read_bytes().startswith(kept)
+    assert len({found.id for found in load_records(out)}) == 20
+
+
+BAD_PROMPTS = [
+    ('{"behaviour": "sulk", "user_input": "Hi"}', "line 1: behaviour"),
+    ('{"user_input": "Hi"}', "line 1: behaviour: Field required"),
+    ("{", "line 1: not valid JSON"),
+    ("", "holds no requests"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), BAD_PROMPTS)
+def test_bad_prompts_are_named_before_any_call(tmp_path, line, says):
+    (tmp_path / "p.jsonl").write_text(line)
+    with pytest.raises(PushbackError, match=says):
+        make(chat_with(lambda *call: pytest.fail("called")), tmp_path / "p.jsonl", tmp_path / "out.jsonl", 3)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_prompts_are_read_one_at_a_time(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"behaviour": "doubt"}\n{"behaviour": "sulk"}\n')
+    briefs = read_briefs(tmp_path / "p.jsonl")
+    assert next(briefs).behaviour == "doubt"
+    with pytest.raises(PushbackError, match="line 2"):
+        next(briefs)
+
+
+# The file
+
+
+def engine_line(number: int) -> bytes:
+    return (json.dumps(to_row(record(number))) + "\n").encode()
+
+
+TAILS = [
+    (engine_line(2)[:-1], 3, "its line feed is missing"),
+    (engine_line(2)[:40], 2, "cut off in the middle"),
+    (b'{"i', 2, "cut off at the start"),
+    (b"", 2, "whole"),
+]
+
+
+@pytest.mark.parametrize(("tail", "count", "why"), TAILS)
+def test_a_half_written_last_line_is_mended(tmp_path, tail, count, why):
+    path = tmp_path / "f.jsonl"
+    path.write_bytes(engine_line(0) + engine_line(1) + tail)
+    seen = []
+    with RunFile(path, Record, seen.append, "a record") as file:
+        assert len(seen) == count, why
+        file.append(record(9))
+    assert [found.id for found in load_records(path)] == [*(found.id for found in seen), "t-0009"]
+
+
+@pytest.mark.parametrize("raw", [b"Dear diary", b'{"id": "x"}\n' + engine_line(1), b"Dear diary\n", b'{"a": 1}'])
+def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path, raw):
+    path = tmp_path / "diary.txt"
+    path.write_bytes(raw)
+    with pytest.raises(PushbackError, match="line 1: not a record"):
+        RunFile(path, Record, lambda found: None, "a record")
+    assert path.read_bytes() == raw
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    path = tmp_path / "f.jsonl"
+    with RunFile(path, Record, lambda found: None, "a record"), pytest.raises(PushbackError, match="Another run is writing"):
+        RunFile(path, Record, lambda found: None, "a record")
+    RunFile(path, Record, lambda found: None, "a record").__exit__(None, None, None)
+    assert not path.exists()  # nothing was written
+
+
+def test_a_folder_as_out_is_refused(tmp_path):
+    with pytest.raises(PushbackError, match="cannot be written"):
+        RunFile(tmp_path, Record, lambda found: None, "a record")
+
+
+def test_ten_of_your_own_without_a_model_or_a_server(tmp_path):
+    out = tmp_path / "mine.jsonl"
+    assert main(["data", "make", "--backend", "scripted", "-n", "10", "--out", str(out)]) == 0
+    records = load_records(out)
+    assert len({record.user_input for record in records}) == 10
+    assert {record.behaviour for record in records} == {"disagree", "clarify", "doubt", "refuse", "comply"}
+    assert {record.provenance.model for record in records} == {"scripted"}
+    for made in records:
+        assert all(bool(thought.friction) == (made.behaviour != "comply") for thought in made.thoughts)
+
+
+def test_the_same_seed_gives_the_same_records(tmp_path):
+    for name in ("a", "b"):
+        work = make_records(
+            ScriptedChat(), DATA / "tiny" / "briefs.jsonl", tmp_path / name, 8, Settings(seed=3), progress=False
+        )
+        asyncio.run(work)
+    assert sorted((tmp_path / "a").read_text().splitlines()) == sorted((tmp_path / "b").read_text().splitlines())
+
+
+def test_a_request_in_another_language_is_named_with_the_cure(tmp_path):
+    work = make_records(ScriptedChat(), DATA / "micro.jsonl", tmp_path / "out.jsonl", 2, progress=False)
+    with pytest.raises(PushbackError, match=r"only know requests that they wrote.*--backend openai"):
+        asyncio.run(work)

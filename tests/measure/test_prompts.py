@@ -1,0 +1,113 @@
+import json
+import random
+
+import pytest
+
+from pushback_lib.core.common import PushbackError
+from pushback_lib.language.requests import FRICTION_KINDS, KINDS
+from pushback_lib.measure.prompts import (
+    PROMPTS,
+    bundled_prompts,
+    held_out_requests,
+    is_friction,
+    kind_of,
+    load_prompts,
+    prompt_set_hash,
+    short_prompts,
+)
+
+
+def row(half="friction", pair="p1", **changes):
+    """A valid prompt as a JSON object."""
+    wants = "disagree" if half == "friction" else "comply"
+    return {"id": f"{pair}-{half}", "pair": pair, "behaviour": "disagree", "wants": wants, "domain": "tests",
+            "scenario": "tests/one", "split": "test", "user_input": f"Is {pair} right?", "must": [], "note": "",
+            **changes}  # fmt: skip
+
+
+def stored(tmp_path, *rows):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(one if isinstance(one, str) else json.dumps(one) for one in rows), encoding="utf-8")
+    return path
+
+
+def test_a_pair_is_read_with_its_kinds(tmp_path):
+    friction, twin = load_prompts(stored(tmp_path, row(), row("twin")))
+    assert (is_friction(friction), is_friction(twin)) == (True, False)
+    assert (kind_of(friction), kind_of(twin)) == ("disagree", "disagree twin")
+
+
+BROKEN = [
+    ("{", "line 3: not valid JSON"),
+    ("[1]", "line 3: a JSON list"),
+    (row(pair="p2", wants="argue"), "line 3: wants: Input should be"),
+    (row(pair="p2", split="train"), "line 3: split: Input should be"),
+    (row(pair="p2", colour="red"), "line 3: colour: Extra inputs"),
+    (row(pair="p2", user_input=" "), "line 3: id or user_input is empty"),
+    (row(), "line 3: id 'p1-friction' stands in line 1 already"),
+    (row(pair="p2"), "line 3: pair 'p2' needs one friction prompt and one twin, and has 1"),
+    (row(pair="p1", id="third"), "line 3: pair 'p1' needs one friction prompt and one twin, and has 3"),
+    ({key: value for key, value in row(pair="p2").items() if key != "wants"}, "line 3: wants: Field required"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BROKEN)
+def test_a_broken_line_is_named(tmp_path, line, message):
+    with pytest.raises(PushbackError) as caught:
+        load_prompts(stored(tmp_path, row(), row("twin"), line))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"split": "validation"}, {"behaviour": "refuse"}])
+def test_halves_must_belong_together(tmp_path, change):
+    with pytest.raises(PushbackError, match="differ in behaviour or split"):
+        load_prompts(stored(tmp_path, row(), row("twin", **change)))
+
+
+def test_an_empty_file_and_bytes_that_are_not_utf8_are_named(tmp_path):
+    with pytest.raises(PushbackError, match="holds no prompts"):
+        load_prompts(stored(tmp_path, ""))
+    (tmp_path / "latin.jsonl").write_bytes(b'{"id": "caf\xe9"}')
+    with pytest.raises(PushbackError, match="line 1: not valid JSON"):
+        load_prompts(tmp_path / "latin.jsonl")
+
+
+def test_the_bundled_prompts_are_the_demos_requests():
+    prompts, requests = bundled_prompts(), held_out_requests()
+    assert [(p.kind, p.user_input, p.history, p.must, p.wants) for p in prompts] == [
+        (r.kind, r.user, r.history, r.must, r.wants) for r in requests
+    ]
+
+
+def test_bundled_pairs_are_whole_and_split_in_two():
+    prompts = bundled_prompts(4)
+    assert len({prompt.id for prompt in prompts}) == len(prompts) == 4 * len(KINDS)
+    pairs = {}
+    for prompt in prompts:
+        pairs.setdefault(prompt.pair, []).append(prompt)
+    plain = pairs.pop("")
+    assert {prompt.behaviour for prompt in plain} == {"plain"}
+    assert len(pairs) == 4 * len(FRICTION_KINDS)
+    for friction, twin in pairs.values():
+        assert (is_friction(friction), is_friction(twin), twin.kind) == (True, False, FRICTION_KINDS[friction.kind][1])
+        assert friction.split == twin.split
+        assert friction.behaviour == twin.behaviour
+    assert {prompt.split for prompt in prompts} == {"validation", "test"}
+
+
+def test_the_hash_knows_the_prompts_and_not_their_order():
+    prompts = bundled_prompts(2)
+    shuffled = random.Random(1).sample(prompts, len(prompts))
+    assert prompt_set_hash(shuffled) == prompt_set_hash(prompts) != prompt_set_hash(prompts[1:])
+
+
+def test_a_short_set_keeps_pairs_whole():
+    assert short_prompts(bundled_prompts(5), 2) == [p for p in bundled_prompts(5) if int(p.id[-3:]) < 2]
+
+
+def test_the_shipped_prompts_keep_what_the_kit_promises():
+    prompts = load_prompts(PROMPTS)
+    assert len(prompts) >= 240
+    assert {prompt.behaviour for prompt in prompts} == {"disagree", "clarify", "doubt", "refuse", "pressure"}
+    assert all(prompt.history for prompt in prompts if prompt.behaviour == "pressure")
+    assert all(prompt.pair for prompt in prompts)

@@ -1,0 +1,104 @@
+"""Other libraries' progress bars: hidden where asked, and back afterwards."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from datasets.utils import logging as of_datasets
+from transformers.utils import logging as of_transformers
+
+from pushback_lib.core.common import PushbackError
+from pushback_lib.model.load import bars, dtype_for, load_base, load_tokenizer, quantisation, trainable_dtype
+from pushback_lib.model.recipe import recipe_for
+
+BOTH = pytest.mark.parametrize("logging", [of_datasets, of_transformers])
+
+
+@BOTH
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("before", [True, False])
+def test_bars_are_as_wanted_within_and_as_before_afterwards(logging, wanted, before):
+    with bars(logging, before):
+        was = logging.is_progress_bar_enabled()
+        with bars(logging, wanted):
+            assert logging.is_progress_bar_enabled() == (was and wanted)
+        assert logging.is_progress_bar_enabled() == was
+
+
+@BOTH
+def test_bars_come_back_after_an_error(logging):
+    before = logging.is_progress_bar_enabled()
+    with pytest.raises(ZeroDivisionError), bars(logging, False):
+        raise ZeroDivisionError
+    assert logging.is_progress_bar_enabled() == before
+
+
+TINY = recipe_for("tiny")
+
+
+@pytest.mark.parametrize(
+    ("card", "capability", "computes", "trains"),
+    [
+        ("T4", (7, 5), torch.float16, torch.float32),
+        ("V100", (7, 0), torch.float16, torch.float32),
+        ("A100", (8, 0), torch.bfloat16, torch.bfloat16),
+        ("L4, RTX 4090", (8, 9), torch.bfloat16, torch.bfloat16),
+        ("H100, H200", (9, 0), torch.bfloat16, torch.bfloat16),
+        ("none", None, torch.float32, torch.bfloat16),
+    ],
+)
+def test_the_card_decides_what_is_computed_in(card, capability, computes, trains):
+    assert dtype_for(capability) is computes, card
+    assert trainable_dtype(computes) is trains, card
+
+
+def test_under_fsdp_the_packed_weights_are_stored_in_one_dtype(monkeypatch):
+    assert quantisation().bnb_4bit_quant_storage is torch.uint8
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert quantisation().bnb_4bit_quant_storage is torch.float32
+
+
+@pytest.mark.slow
+def test_without_bitsandbytes_training_is_plain_lora_in_16_bit_and_says_so(tmp_path, monkeypatch):
+    from pushback_lib.language.corpus import friction_records
+    from pushback_lib.model import load as models
+    from pushback_lib.train import plan as planner
+    from pushback_lib.train.run import train_adapter
+
+    monkeypatch.setattr(models, "bitsandbytes_runs", lambda: False)
+    monkeypatch.setattr(planner, "bitsandbytes_runs", lambda: False)
+    with pytest.warns(UserWarning, match=r"no bitsandbytes.*loaded in 16 bit, and training is plain LoRA, not QLoRA"):
+        base = load_base(TINY)
+    assert {parameter.dtype for parameter in base.parameters()} == {torch.bfloat16}
+    assert [part.name for part in planner.plan("1.5b", "laptop").parts][:2] == ["weights in 16 bit", "embeddings, head, norms"]
+    assert planner.plan("1.5b", "t4").parts[0].name == "NF4 weights"
+    with pytest.warns(UserWarning, match="plain LoRA"):
+        training = train_adapter(TINY, friction_records(320, seed=2), tmp_path / "adapter")
+    assert training.losses[-1][1] < 0.7 * training.losses[0][1]
+
+
+def test_the_small_model_loads_without_a_bar(capfd):
+    load_base(TINY, four_bit=False)
+    assert "Loading weights" not in capfd.readouterr().err
+
+
+def test_a_tokenizer_without_the_templates_tokens_is_refused(tmp_path):
+    base = shutil.copytree(TINY.base, tmp_path / "base")
+    text = (base / "tokenizer.json").read_text(encoding="utf-8").replace("<｜Assistant｜>", "<|im_start|>")
+    (base / "tokenizer.json").write_text(text, encoding="utf-8")
+    with pytest.raises(PushbackError, match=r"no token <｜Assistant｜>.*Choose a DeepSeek-R1-Distill-Qwen model"):
+        load_tokenizer(dataclasses.replace(TINY, base=str(base)))
+
+
+def test_pickled_weights_are_refused_and_so_is_another_architecture(tmp_path):
+    base = shutil.copytree(TINY.base, tmp_path / "base")
+    (base / "model.safetensors").unlink()
+    torch.save({}, base / "pytorch_model.bin")
+    with pytest.raises(PushbackError, match="No weights at"):
+        load_base(dataclasses.replace(TINY, base=str(base)))
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
+    with pytest.raises(PushbackError, match=r"'llama'; this kit needs 'qwen2'"):
+        load_base(dataclasses.replace(TINY, base=str(base)))

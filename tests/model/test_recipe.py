@@ -1,0 +1,116 @@
+"""The dial: sizes, models of one's own, and what each selects."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from pushback_lib.core.common import DATA, PushbackError
+from pushback_lib.model.recipe import (
+    PUBLISHED_PARAMETERS,
+    RECIPES,
+    as_config,
+    config_for,
+    parameters,
+    published_config,
+    recipe_for,
+)
+
+REAL = [recipe for recipe in RECIPES.values() if recipe.name != "tiny"]
+
+
+@pytest.mark.parametrize("recipe", REAL, ids=lambda recipe: recipe.name)
+def test_the_real_sizes_train_as_the_talk_did(recipe):
+    assert recipe.effective_batch == 8
+    assert 32 <= recipe.rank <= 64
+    assert 3 <= recipe.epochs <= 7
+    assert recipe.learning_rate == 2e-4
+    assert recipe.optimizer == "paged_adamw_8bit"
+    assert recipe.checkpointing
+    assert recipe.patience > 0
+    assert recipe.language == "english"
+
+
+def test_tiny_speaks_its_own_language_and_is_trained_as_it_was():
+    tiny = recipe_for("tiny")
+    assert tiny.language == "bundled"
+    assert (tiny.epochs, tiny.effective_batch, tiny.learning_rate, tiny.examples, tiny.patience) == (1, 16, 1e-3, 3600, 0)
+    assert tiny.shipped_adapter == DATA / "tiny" / "adapter"
+
+
+def test_a_local_folder_is_a_model_too():
+    recipe = recipe_for(str(DATA / "tiny" / "base"))
+    assert recipe.is_local
+    assert recipe.parameters == sum_of_the_shipped_base()
+    assert (recipe.language, recipe.rank, recipe.max_length, recipe.revision) == ("english", 32, 1024, None)
+
+
+def sum_of_the_shipped_base() -> int:
+    from safetensors import safe_open
+
+    with safe_open(DATA / "tiny" / "base" / "model.safetensors", framework="numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+@pytest.mark.parametrize(("name", "says"), [("huge", "or give a Hub id"), ("./nowhere", r"No folder \./nowhere")])
+def test_a_name_that_is_none_is_refused(name, says):
+    with pytest.raises(PushbackError, match=says):
+        recipe_for(name)
+
+
+@pytest.mark.parametrize(("parameters", "like"), [(10_000, "1.5b"), (3_000_000_000, "7b"), (8_000_000_000, "14b"),
+                                                  (20_000_000_000, "32b"), (72_000_000_000, "32b")])  # fmt: skip
+def test_a_model_of_ones_own_takes_the_numbers_of_the_next_size_up(parameters, like):
+    from pushback_lib.model.recipe import _like
+
+    assert _like(parameters).name == like
+
+
+def test_a_size_may_be_written_in_capitals():
+    assert recipe_for("7B") is RECIPES["7b"]
+
+
+WHOLE = {"model_type": "qwen2", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "vocab_size": 100}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "count"), PUBLISHED_PARAMETERS.items())
+def test_the_published_sizes_have_exactly_the_published_parameters(name, count):
+    assert parameters(published_config(name)) == count
+    if name in RECIPES:
+        assert RECIPES[name].parameters == count
+
+
+def test_tied_embeddings_count_once_and_a_folder_is_read_from_its_config():
+    config = config_for(recipe_for("tiny"))
+    assert config.tie_word_embeddings
+    assert parameters(config) == 4_101_376
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({**WHOLE, "model_type": "llama"}, "architecture 'llama'"),
+        ({}, "architecture None"),
+        ({key: value for key, value in WHOLE.items() if key != "vocab_size"}, "does not say vocab_size"),
+        ({**WHOLE, "hidden_size": 0}, "does not say hidden_size"),
+    ],
+)
+def test_other_architectures_and_broken_configurations_are_refused(values, message):
+    with pytest.raises(PushbackError, match=message):
+        as_config(values, "a model")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "cannot be read"), (json.dumps({"model_type": "gpt2"}), "architecture 'gpt2'")]
+)
+def test_a_folder_with_a_damaged_or_foreign_config_is_named(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(PushbackError, match=message):
+        config_for(dataclasses.replace(recipe_for("7b"), name="mine", base=str(tmp_path)))
+
+
+def test_an_unknown_size_is_answered_with_the_sizes_there_are():
+    with pytest.raises(PushbackError, match=r"Choose one of: 1\.5b, 7b, 14b, 32b"):
+        published_config("8b")

@@ -1,0 +1,85 @@
+"""Two voices from one base, with the adapter that ships."""
+
+import pytest
+
+from pushback_lib.core.common import BASELINE, FRICTION
+from pushback_lib.core.records import prompt_messages
+from pushback_lib.measure.prompts import held_out_requests
+from pushback_lib.model.recipe import recipe_for
+from pushback_lib.model.voices import load_chat_speaker, load_speaker
+
+TINY = recipe_for("tiny")
+REQUESTS = held_out_requests(1)
+CONVERSATIONS = [prompt_messages(r.user, TINY.system, r.history) for r in REQUESTS]
+
+
+@pytest.fixture(scope="module")
+def speaker():
+    return load_speaker(TINY)
+
+
+def test_one_mixed_batch_says_what_each_voice_says_alone(speaker):
+    together = speaker.speak(CONVERSATIONS[:6])
+    for voice in (BASELINE, FRICTION):
+        alone = speaker.speak(CONVERSATIONS[:6], voices=[voice])
+        assert [both[voice].text for both in together] == [one[voice].text for one in alone]
+
+
+def test_the_baseline_is_the_base_with_the_adapter_off(speaker):
+    prompt = speaker.tokenizer.apply_chat_template(
+        CONVERSATIONS[0], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with speaker.model.disable_adapter():
+        ids = speaker.model.generate(**prompt, do_sample=False, max_new_tokens=80)
+    text = speaker.tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert speaker.speak(CONVERSATIONS[:1])[0][BASELINE].text == text
+
+
+def test_both_voices_think_and_answer(speaker):
+    for spoken in speaker.speak(CONVERSATIONS):
+        for voice in (BASELINE, FRICTION):
+            assert spoken[voice].finished
+            assert spoken[voice].thought
+            assert spoken[voice].answer
+        assert spoken[FRICTION].thought.startswith("Problem Framer: ")
+        assert "Problem Framer" not in spoken[BASELINE].text
+
+
+def test_a_limit_of_tokens_is_told(speaker):
+    spoken = speaker.speak(CONVERSATIONS[:1], max_new_tokens=5)[0][FRICTION]
+    assert not spoken.finished
+    assert (spoken.tokens, spoken.answer) == (5, "")
+
+
+def test_sampling_repeats_with_its_seed(speaker):
+    texts = [speaker.ask("Hello, I am Anna.", temperature=1.5, seed=seed)[FRICTION].text for seed in (3, 3, 4, 5)]
+    assert texts[0] == texts[1]
+    assert len(set(texts)) > 1
+
+
+def test_any_number_of_conversations_keeps_its_order(speaker):
+    seen = []
+    batched = speaker.speak_all(CONVERSATIONS, batch=5, progress=seen.append)
+    assert sum(seen) == len(CONVERSATIONS)
+    assert [b[BASELINE].answer for b in batched] == [s[BASELINE].answer for s in speaker.speak(CONVERSATIONS)]
+
+
+@pytest.mark.parametrize(("free", "dtype"), [(8.0, "float32"), (1.0, "uint8")])
+def test_a_chat_on_a_cpu_is_unquantised_where_memory_allows(monkeypatch, free, dtype):
+    monkeypatch.setattr("pushback_lib.model.checks.free_memory_gib", lambda: free)
+    monkeypatch.setattr("pushback_lib.model.load.check_memory", lambda recipe: None)
+    weight = load_chat_speaker(TINY).model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight
+    assert str(weight.dtype) == f"torch.{dtype}"
+
+
+def test_a_speaker_generates_once_at_a_time(speaker):
+    """PEFT's hooks on the model would mix up the adapters of two generations."""
+    import threading
+
+    expected, results = speaker.speak(CONVERSATIONS[:2]), []
+    threads = [threading.Thread(target=lambda: results.append(speaker.speak(CONVERSATIONS[:2]))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results == [expected] * 3

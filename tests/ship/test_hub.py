@@ -1,0 +1,417 @@
+"""Publishing through the real huggingface_hub client to a hub-shaped server on loopback; not the real Hub."""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import httpx2
+import pytest
+from hub_server import READ_TOKEN, TOKEN, HubServer
+from hub_ship import GGUF, TINY, environment, hub, make_ship
+
+from pushback_lib.core.common import DATA, PushbackError
+from pushback_lib.model.load import load_tokenizer
+from pushback_lib.ship import hub as command
+from pushback_lib.ship.hub import Names, Upload, check_name, explained, ollama_files
+from pushback_lib.ship.ollama import modelfile
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
+NAMES = Names("ada/tiny", "ada/tiny-data", "ada/tiny-base")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_ship(tmp_path_factory.mktemp("made") / "ship")
+
+
+@pytest.fixture
+def ship(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "ship")
+
+
+def asked(ship, *args):
+    return [*args, "--folder", str(ship)]
+
+
+def case(*args, **env):
+    return {"args": [str(arg) for arg in args], "env": env}
+
+
+def arguments(*args):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args([str(arg) for arg in args])
+
+
+def planned(ship, *args):
+    chosen = arguments("ada/tiny", "--folder", ship, *args)
+    return command.plan(chosen, TINY, NAMES)
+
+
+def test_a_dry_run_shows_every_file_its_size_and_its_place_without_token_or_network(ship, tmp_path):
+    (found,) = hub([case(*asked(ship, "ada/tiny", "--dry-run"))], NOWHERE, tmp_path / "home")
+    assert found["code"] == 0, found
+    rows = [line.split() for line in found["out"].splitlines() if " from " in line]
+    sizes = {row[1]: int(row[0].replace(",", "")) for row in rows if "tiny/base" not in row[-1]}
+    for place, path in {GGUF: ship / GGUF, "model.safetensors": ship / "merged" / "model.safetensors",
+                        "adapter/adapter_model.safetensors": TINY.shipped_adapter / "adapter_model.safetensors",
+                        "train.jsonl": DATA / "friction" / "train.jsonl"}.items():  # fmt: skip
+        assert sizes[place] == path.stat().st_size, place
+    total = sum(int(row[0].replace(",", "")) for row in rows)
+    assert f"{total:,} bytes" in found["out"].splitlines()[-1]
+    assert found["out"].count("(private)") == 3
+    assert "(public)" not in found["out"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tiny", "'tiny' is no name for a repository. Pass OWNER/NAME"),
+        ("a/b/c", "'a/b/c' is no name"),
+        ("ada/my model", "'ada/my model' is no name"),
+        ("ada/x--y", "Cannot have -- or .."),
+        ("ada/x.git", "cannot end by '.git'"),
+        ("ada/" + "x" * 100, "maximum length is 96"),
+        ("../etc", "is no name"),
+        ("ada/naïve", "is no name"),
+        ("", "'' is no name"),
+    ],
+)
+def test_a_bad_name_is_an_error_with_its_cure(name, says):
+    with pytest.raises(PushbackError) as error:
+        check_name(name)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["ada/tiny", "--data", "ada/tiny"], "need three names"),
+        (["ada/tiny", "--data", "ada/Tiny-Base"], "need three names"),
+        (["ada/big", "--model", "7b", "--base", "ada/base"], "--base ada/base is for a base of your own; 7b has its own"),
+        (["ada/big", "--model", "9b"], "'9b'"),
+        (["ada/own", "--model", TINY.base], "base, which is not published. Pass --base OWNER/NAME: what it is called"),
+        (["ada/tiny", "--folder", "nowhere"], "No folder nowhere. `pushback ship all` makes it"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_errors(args, says):
+    with pytest.raises(PushbackError) as error:
+        command.run(arguments(*args))
+    assert says in str(error.value)
+
+
+def pickle_instead(ship):
+    (ship / "merged" / "model.safetensors").rename(ship / "merged" / "pytorch_model.bin")
+
+
+def other_adapter(ship):
+    found = json.loads((ship / "figures.json").read_text())
+    found["provenance"]["adapter"] = "sha256:1"
+    (ship / "figures.json").write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda ship: shutil.rmtree(ship / "merged"), "No model folder at"),
+        (pickle_instead, "holds pytorch_model.bin, a pickle"),
+        (lambda ship: (ship / "merged" / "tokenizer.json").unlink(), "No tokenizer.json in"),
+        (lambda ship: (ship / "merged" / "tokenizer_config.json").unlink(), "No tokenizer_config.json in"),
+        (lambda ship: (ship / GGUF).unlink(), r"No \*.gguf in .* `pushback ship all` makes it"),
+        (lambda ship: (ship / "Modelfile").unlink(), "No Modelfile in .* `pushback ship all` makes it"),
+        (lambda ship: (ship / GGUF).rename(ship / "other.gguf"), rf"FROM './{GGUF}', which is none"),
+        (lambda ship: (ship / "figures.json").write_text("[]"), "holds no figures of `pushback demo`"),
+        (other_adapter, "were measured on another adapter than .* Measure the adapter with `pushback eval"),
+        (lambda ship: (ship / "adapter").mkdir(), "No adapter_config.json in .*adapter. Train one"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_an_error_before_any_connection(ship, damage, says):
+    damage(ship)
+    with pytest.raises(PushbackError, match=says):
+        planned(ship)
+
+
+def test_a_data_folder_without_a_split_is_an_error(ship, tmp_path):
+    data = shutil.copytree(DATA / "friction", tmp_path / "data")
+    (data / "test.jsonl").unlink()
+    with pytest.raises(PushbackError, match=r"No test.jsonl in .*data\. Make the data with"):
+        planned(ship, "--data-folder", data)
+
+
+def test_the_table_of_formats_is_published_where_there_is_one(ship):
+    assert "gguf.json" not in [upload.place for upload in planned(ship)[-1].uploads]
+    (ship / "gguf.json").write_text("{}")
+    assert "gguf.json" in [upload.place for upload in planned(ship)[-1].uploads]
+
+
+def test_a_card_that_was_edited_is_published_as_it_stands(ship):
+    (ship / "README.md").write_text("---\nlicense: mit\n---\nMine, OWNER/NAME, beside OWNER/NAME-data.\n", encoding="utf-8")
+    model = planned(ship)[-1]
+    (card,) = [upload for upload in model.uploads if upload.place == "README.md"]
+    assert card.source == b"---\nlicense: mit\n---\nMine, ada/tiny, beside ada/tiny-data.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "filled"),
+    [
+        ("OWNER/NAME", "ada/tiny"),
+        ("hf.co/OWNER/NAME:Q8_0", "hf.co/ada/tiny:Q8_0"),
+        ("`OWNER/NAME-base`, OWNER/NAME-data.", "`ada/tiny-base`, ada/tiny-data."),
+        ("OWNER/NAMES and OWNER/NAME-other", "OWNER/NAMES and OWNER/NAME-other"),
+    ],
+)
+def test_placeholders_become_names(text, filled):
+    assert NAMES.fill(text) == filled
+
+
+def test_no_published_file_names_a_path_of_this_machine(ship):
+    for repository in planned(ship):
+        for upload in repository.uploads:
+            data = upload.source if isinstance(upload.source, bytes) else upload.source.read_bytes()
+            for path in (str(DATA.parent), str(ship), os.path.expanduser("~") + "/"):
+                assert path.encode() not in data, (repository.name, upload.place)
+    adapter = next(one for one in planned(ship)[-1].uploads if one.place == "adapter/adapter_config.json")
+    assert json.loads(adapter.source)["base_model_name_or_path"] == "ada/tiny-base"
+
+
+def test_ollama_gets_the_parts_of_the_modelfile_as_the_files_it_reads_from_the_hub():
+    messages = [{"role": "user", "content": 'Say "yes".\nSYSTEM not this'}]
+    made = modelfile(TINY, load_tokenizer(TINY), GGUF, messages=messages)
+    files = {upload.place: upload.source.decode() for upload in ollama_files(made.text, {GGUF})}
+    assert files["template"] == made.template
+    assert files["system"] == made.system
+    assert json.loads(files["params"]) == made.parameters
+    assert files["Modelfile"] == made.text
+    moved = ollama_files(made.text.replace(f"./{GGUF}", f"/home/me/{GGUF}"), {GGUF})
+    assert moved[0].source.decode() == made.text
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"y" * 3_000_000])
+def test_checksums_are_those_of_git_and_of_the_hub(tmp_path, data):
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    git = subprocess.run(["git", "hash-object", str(path)], capture_output=True, text=True, check=True).stdout.strip()
+    sha = subprocess.run(["sha256sum", str(path)], capture_output=True, text=True, check=True).stdout.split()[0]
+    for upload in (Upload("file", path), Upload("file", data)):
+        assert (upload.git_oid(), upload.sha256(), upload.size) == (git, sha, len(data))
+
+
+def test_a_full_disk_leaves_no_half_card(ship, tmp_path):
+    full = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))}
+    (found,) = hub([case(*asked(ship, "ada/tiny", "--dry-run"))], NOWHERE, tmp_path / "home", **full)
+    assert found["code"] == 2, found
+    assert "README.md could not be written (File too large). Free some space" in found["err"]
+    assert not [path.name for path in ship.iterdir() if "README" in path.name]
+
+
+@pytest.fixture(scope="module")
+def published(made, tmp_path_factory):
+    """The server after one publication, what the command said, and the home of its cache."""
+    home = tmp_path_factory.mktemp("home")
+    ship = shutil.copytree(made, home / "ship")
+    with HubServer() as server:
+        (found,) = hub([case(*asked(ship, "ada/tiny"), HF_TOKEN=TOKEN)], server.url, home)
+        assert found["code"] == 0, found["err"]
+        yield server, ship, home, found
+
+
+def test_the_repositories_are_private_and_hold_what_was_planned(published):
+    server, ship, _, found = published
+    assert set(server.repos) == {("model", "ada/tiny-base"), ("dataset", "ada/tiny-data"), ("model", "ada/tiny")}
+    assert all(repo.private for repo in server.repos.values())
+    for repository in planned(ship):
+        there = server.repos[repository.kind, repository.name].files
+        assert set(there) - {".gitattributes"} == {upload.place for upload in repository.uploads}
+        for upload in repository.uploads:
+            sent = upload.source if isinstance(upload.source, bytes) else upload.source.read_bytes()
+            assert there[upload.place] == sent, upload.place
+    assert "ada/tiny: 17 files sent" in found["out"]
+
+
+DOWNLOAD = """
+import sys
+from huggingface_hub import snapshot_download, ModelCard, DatasetCard
+model, data = snapshot_download("ada/tiny"), snapshot_download("ada/tiny-data", repo_type="dataset")
+card = ModelCard.load("ada/tiny")
+assert card.data.base_model == "ada/tiny-base" and card.data.datasets == ["ada/tiny-data"], card.data
+assert {result.metric_type for result in card.data.eval_results} == {"friction", "over_friction", "right_content"}
+names = [config["config_name"] for config in DatasetCard.load("ada/tiny-data").data.configs]
+assert names == ["default", "language"], names
+print(model, data, sep="\\n")
+"""
+RUN_GGUF = """
+import sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx = sys.argv[1], 512
+server = xllamacpp.Server(params)
+messages = [{"role": "user", "content": "Surely the opposite of thick is deep."}]
+print(server.handle_chat_completions({"messages": messages, "max_tokens": 60, "temperature": 0})["choices"][0]["message"])
+"""
+
+
+def test_what_a_stranger_downloads_is_the_same_and_its_gguf_runs_in_llama_cpp(published, tmp_path):
+    server, _, _, _ = published
+    words = [sys.executable, "-c", DOWNLOAD]
+    env = environment(server.url, tmp_path / "stranger")
+    denied = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    assert denied.returncode != 0
+    assert "RepositoryNotFoundError" in denied.stderr
+    run = subprocess.run(words, env=env | {"HF_TOKEN": READ_TOKEN}, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    for (kind, name), folder in zip([("model", "ada/tiny"), ("dataset", "ada/tiny-data")], run.stdout.split(), strict=True):
+        for place, data in server.repos[kind, name].files.items():
+            with open(os.path.join(folder, place), "rb") as file:
+                assert file.read() == data, place
+    gguf = os.path.join(run.stdout.split()[0], GGUF)
+    said = subprocess.run([sys.executable, "-c", RUN_GGUF, gguf], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert "Problem Framer" in said.stdout, said.stdout  # the friction voice, thinking
+
+
+def test_what_is_in_order_is_not_sent_again_and_nothing_is_replaced_unasked(published, tmp_path):
+    server, ship, home, _ = published
+    puts, commits = sum(server.puts.values()), [repo.commits for repo in server.repos.values()]
+    changed = shutil.copytree(ship, tmp_path / "changed")
+    (changed / "README.md").write_text("---\nlicense: mit\n---\nAnother card.\n", encoding="utf-8")
+    server.repos["model", "ada/tiny"].files["notes.txt"] = b"by hand"
+    again, replaced, public = hub([
+        case(*asked(ship, "ada/tiny", "--update"), HF_TOKEN=TOKEN),
+        case(*asked(changed, "ada/tiny"), HF_TOKEN=TOKEN),
+        case(*asked(ship, "ada/tiny", "--public"), HF_TOKEN=TOKEN),
+    ], server.url, home)  # fmt: skip
+    assert again["code"] == 0, again["err"]
+    assert "ada/tiny: 0 files sent, 17 were there already" in again["out"]
+    assert "left alone: notes.txt" in again["out"]
+    assert replaced["code"] == 2
+    assert "ada/tiny exists and holds 2 files that are not these (README.md, notes.txt). Choose another name" in replaced["err"]
+    assert public["code"] == 2
+    assert "ada/tiny-base exists and is private, but --public was given" in public["err"]
+    assert [repo.commits for repo in server.repos.values()] == commits
+    (updated,) = hub([case(*asked(changed, "ada/tiny", "--update"), HF_TOKEN=TOKEN)], server.url, home)
+    assert updated["code"] == 0, updated["err"]
+    assert server.repos["model", "ada/tiny"].files["README.md"].endswith(b"Another card.\n")
+    assert server.repos["model", "ada/tiny"].files["notes.txt"] == b"by hand"
+    assert sum(server.puts.values()) == puts
+
+
+def test_a_token_or_owner_that_is_not_in_order_is_an_error_with_its_cure(ship, tmp_path):
+    wrong = "hf_wrongToken0123456789abcdefghijklmn"
+    says = {
+        (): "No token for the Hub. Make a token with write access at https://huggingface.co/settings/tokens",
+        (wrong,): "The Hub refused the token: it is wrong or has expired. Make a token",
+        (READ_TOKEN,): "The token of ada may only read. Make a token with write access",
+    }
+    with HubServer() as server:
+        cases = [case(*asked(ship, "ada/tiny"), **dict(zip(["HF_TOKEN"], one, strict=False))) for one in says]
+        cases.append(case(*asked(ship, "bob/tiny"), HF_TOKEN=TOKEN))
+        cases.append(case(*asked(ship, "ada/tiny", "--data", "bob/data"), HF_TOKEN=TOKEN))
+        found = hub(cases, server.url, tmp_path / "home")
+        assert not server.repos
+    for expected, one in zip([*says.values(), *["cannot publish as 'bob'. Choose a name under one of: ada, guild"] * 2], found,
+                             strict=True):  # fmt: skip
+        assert one["code"] == 2
+        assert expected in one["err"], one
+        assert "Traceback" not in one["err"]
+        for token in (wrong, READ_TOKEN, TOKEN):
+            assert token not in one["out"] + one["err"]
+
+
+def test_no_network_is_an_error_with_its_cure(ship, tmp_path):
+    found = hub([case(*asked(ship, "ada/tiny"), HF_TOKEN=TOKEN)], NOWHERE, tmp_path / "home")[0]
+    assert found["code"] == 2
+    assert f"The connection to the Hub at {NOWHERE} failed" in found["err"], found["err"]
+    assert "Check the network and HF_ENDPOINT" in found["err"]
+
+
+def test_a_client_set_offline_says_so(ship, tmp_path):
+    home = tmp_path / "home"
+    offline = environment(NOWHERE, home, HF_HUB_OFFLINE="1")
+    (found,) = hub([case(*asked(ship, "ada/tiny"), HF_TOKEN=TOKEN)], NOWHERE, home, env=offline)
+    assert found["code"] == 2
+    assert "HF_HUB_OFFLINE is set, so nothing may be sent. Unset it, or look with --dry-run." in found["err"]
+
+
+def refused(status):
+    from huggingface_hub.errors import HfHubHTTPError
+
+    request = httpx2.Request("POST", "https://hub.example/api")
+    return HfHubHTTPError(f"{status} for {TOKEN}", response=httpx2.Response(status, request=request))
+
+
+def wrapped(error):
+    """As the client wraps what goes wrong in its upload threads."""
+    found = RuntimeError("Error while uploading 'x' to the Hub.")
+    found.__cause__ = error
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (refused(403), "The token may not write there. Make a token"),
+        (wrapped(refused(401)), "it is wrong or has expired"),
+        (refused(412), "Somebody else changed the repository meanwhile"),
+        (refused(507), "refused: 507 for … What has arrived stays there"),
+        (wrapped(httpx2.WriteError("broken pipe")), r"The connection .* failed \(broken pipe\)"),
+        (httpx2.ReadTimeout(""), r"The connection .* failed \(ReadTimeout\)"),
+        (ValueError(f"Invalid metadata in README.md for {TOKEN}"), "refused: Invalid metadata in README.md for …"),
+        (KeyboardInterrupt(), "Stopped. What has arrived stays there"),
+    ],
+)
+def test_what_the_client_raises_becomes_an_error_with_its_cure_and_without_the_token(error, says):
+    with pytest.raises(PushbackError, match=says) as found, explained("https://hub.example", TOKEN):
+        raise error
+    assert TOKEN not in str(found.value)
+    assert found.value.__suppress_context__
+
+
+def test_public_is_public(ship, tmp_path):
+    with HubServer() as server:
+        (found,) = hub([case(*asked(ship, "guild/tiny", "--public"), HF_TOKEN=TOKEN)], server.url, tmp_path / "home")
+        assert found["code"] == 0, found["err"]
+        assert not any(repo.private for repo in server.repos.values())
+
+
+def test_a_token_goes_nowhere(published):
+    """Not into what is printed, even with the client's own debugging on, and not into what is published."""
+    server, ship, home, first = published
+    words = [case(*asked(ship, "ada/tiny", "--update"), HF_TOKEN=TOKEN)]
+    (loud,) = hub(words, server.url, home, env=environment(server.url, home, HF_DEBUG="1"))
+    assert "curl" in loud["err"], "the client's debugging is not on: the next line proves nothing"
+    assert TOKEN not in str(first) + str(loud)
+    for repo in server.repos.values():
+        for place, data in repo.files.items():
+            assert TOKEN.encode() not in data, place
+    for path in ship.rglob("*"):
+        assert path.is_dir() or TOKEN.encode() not in path.read_bytes(), path
+
+
+def test_a_connection_cut_in_mid_upload_is_taken_up_again(ship, tmp_path):
+    with HubServer(cuts=1) as server:
+        (found,) = hub([case(*asked(ship, "ada/tiny"), HF_TOKEN=TOKEN)], server.url, tmp_path / "home")
+        assert server.was_cut == 1
+        assert found["code"] == 0, found["err"]
+        assert set(server.puts.values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_line_that_stays_dead_is_an_error_and_the_second_run_sends_only_the_rest(ship, tmp_path):
+    with HubServer(cuts=99, after=2) as server:
+        words = [case(*asked(ship, "ada/tiny"), HF_TOKEN=TOKEN)]
+        (broken,) = hub(words, server.url, tmp_path / "home")
+        assert broken["code"] == 2
+        assert "The connection to the Hub" in broken["err"]
+        assert "What has arrived stays there: the same command, run again, sends the rest." in broken["err"]
+        assert TOKEN not in str(broken)
+        assert len(server.puts) == 2
+        assert set(server.repos["model", "ada/tiny"].files) == {".gitattributes"}, "half a model is visible"
+        server.cuts = 0
+        (whole,) = hub(words, server.url, tmp_path / "home")
+        assert whole["code"] == 0, whole["err"]
+        assert "ada/tiny-base: 0 files sent, 7 were there already" in whole["out"]
+        assert list(server.puts.values()) == [1, 1, 1], "a file that had arrived was sent again"
+        assert GGUF in server.repos["model", "ada/tiny"].files

@@ -1,0 +1,399 @@
+import argparse
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+from go_engine import go_render
+from ollama_loopback import OllamaLoopback
+
+from pushback_lib.core.common import PushbackError
+from pushback_lib.core.records import Reply, join_reply, split_reply
+from pushback_lib.model.load import load_tokenizer
+from pushback_lib.model.recipe import RECIPES, recipe_for
+from pushback_lib.ship import ollama as ollama_ship
+from pushback_lib.ship.llama_cpp import LlamaCpp
+from pushback_lib.ship.ollama import Modelfile, chat_tokens, licences, modelfile, write_modelfile
+
+TINY = recipe_for("tiny")
+CLOSED = join_reply("", "")  # a reply whose thought is empty: what a closed block looked like, had training shown one
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(TINY)
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def system(text):
+    return {"role": "system", "content": text}
+
+
+def assistant(text, thinking=""):
+    return {"role": "assistant", "content": text, "thinking": thinking}
+
+
+def jinja(tokenizer, messages, **options):
+    """The published template's text after BOS, which Ollama's runtime adds by itself (`add_bos_token` in the GGUF)."""
+    options = options or {"add_generation_prompt": True}
+    return tokenizer.apply_chat_template(messages, tokenize=False, **options).removeprefix(tokenizer.bos_token)
+
+
+# Name, what the client sends, and the messages that the jinja is to render for it, with the Modelfile's SYSTEM in force.
+SYS = system(TINY.system)
+CHATS = [
+    ("one turn", [user("Is it so?")], [SYS, user("Is it so?")]),
+    ("three turns", [user("a"), assistant("b"), user("c"), assistant("d"), user("e")],
+     [SYS, user("a"), assistant("b"), user("c"), assistant("d"), user("e")]),
+    ("earlier thoughts are dropped", [user("a"), assistant("b", "why\nnot"), user("c"), assistant("d"), user("e")],
+     [SYS, user("a"), assistant("b"), user("c"), assistant("d"), user("e")]),
+    ("the client's own system prompt", [system("Be brief."), user("a")], [system("Be brief."), user("a")]),
+    ("a system prompt that comes late", [user("a"), system("Be brief.")], [system(f"{TINY.system}\n\nBe brief."), user("a")]),
+    ("neighbours are merged", [user("a"), user("b"), assistant("c"), assistant("d"), user("e")],
+     [SYS, user("a\n\nb"), assistant("c\n\nd"), user("e")]),
+    ("system prompts are joined", [system("One."), system("Two."), user("a")], [system("One.\n\nTwo."), user("a")]),
+    ("braces, quotes, lines", [user('{{ .System }} "x"\n\n  y  \n')], [SYS, user('{{ .System }} "x"\n\n  y  \n')]),
+    ("other scripts", [user("Ça va ? 日本 ｜ ▁ 🙂")], [SYS, user("Ça va ? 日本 ｜ ▁ 🙂")]),
+    ("empty message", [user("")], [SYS, user("")]),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("think", [None, True, False], ids=["think unset", "think on", "think off"])
+def test_the_go_engine_renders_what_the_jinja_renders(tokenizer, think):
+    text = modelfile(TINY, tokenizer, "tiny.gguf").text
+    found = go_render(text, [{"messages": sent, "think": think} for _, sent, _ in CHATS])
+    assert found["error"] == ""
+    for (name, _, meant), got in zip(CHATS, found["prompts"], strict=True):
+        wanted = jinja(tokenizer, meant)
+        assert wanted.endswith("<think>\n")
+        if think is False:  # the jinja has no such switch: its prompt, with the block closed before it begins
+            wanted = wanted.removesuffix("<think>\n") + CLOSED
+        assert got == wanted, f"{name}, think {think}: {wanted!r} -> {got!r}"
+
+
+@pytest.mark.slow
+def test_without_a_system_prompt_the_prompt_begins_with_the_user(tokenizer):
+    text = modelfile(replace(TINY, system=""), tokenizer, "tiny.gguf").text
+    assert "SYSTEM" not in text
+    found = go_render(text, [{"messages": [user("a")], "think": True}])
+    assert found["prompts"] == [jinja(tokenizer, [user("a")])] == ["<｜User｜>a<｜Assistant｜><think>\n"]
+
+
+@pytest.mark.slow
+def test_a_last_message_of_the_assistant_is_one_to_go_on_with(tokenizer):
+    """As transformers' `continue_final_message`; with a thought (Ollama's second pass for JSON answers), as in training."""
+    text = modelfile(TINY, tokenizer, "tiny.gguf").text
+    begun = [user("a"), assistant("It is")]
+    thought = [user("a"), assistant("", "Hm.")]
+    found = go_render(text, [{"messages": begun, "think": True}, {"messages": thought, "think": True}])
+    assert found["prompts"][0] == jinja(tokenizer, [SYS, *begun], continue_final_message=True)
+    assert found["prompts"][1] == jinja(tokenizer, [SYS, user("a")]).removesuffix("<think>\n") + join_reply("Hm.", "")
+
+
+@pytest.mark.slow
+def test_messages_stand_at_the_head_of_every_chat(tokenizer):
+    examples = [user('Say "hi".'), assistant("Hi:\nhi")]
+    text = modelfile(TINY, tokenizer, "tiny.gguf", messages=examples).text
+    found = go_render(text, [{"messages": [user("a")], "think": True}])
+    assert found["prompts"] == [jinja(tokenizer, [SYS, *examples, user("a")])]
+
+
+@pytest.mark.slow
+def test_ollama_reads_every_command_as_it_was_meant(tokenizer):
+    model = modelfile(TINY, tokenizer, "tiny.gguf")
+    found = go_render(model.text)
+    assert (found["open"], found["close"]) == ("<think>", "</think>"), "without these tags Ollama sees no thinking model"
+    assert not {"tools", "toolcalls", "suffix"} & set(found["variables"]), "these would claim capabilities"
+    got = {}
+    for command in found["commands"]:
+        got.setdefault(command["name"], []).append(command["args"])
+    assert got["from"] == ["./tiny.gguf"]
+    assert got["template"] == [model.template]
+    assert got["system"] == [TINY.system]
+    assert got["stop"] == ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"]
+    assert {name: got[name] for name in ("temperature", "top_p", "repeat_penalty", "num_ctx", "num_predict")} == {
+        "temperature": ["0.6"], "top_p": ["0.95"], "repeat_penalty": ["1.0"], "num_ctx": ["1024"], "num_predict": ["220"],
+    }  # fmt: skip
+    assert got["license"] == list(licences(TINY))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text", ['He said "no".', '"Quoted"', 'ends in "', "two\nlines", " spaces around ", '""', "a\n\n", "# no"]
+)
+def test_texts_survive_the_quoting(tokenizer, text):
+    model = modelfile(replace(TINY, system=text), tokenizer, "tiny.gguf", messages=[user(text)])
+    got = {command["name"]: command["args"] for command in go_render(model.text)["commands"]}
+    assert (got["system"], got["message"]) == (text, f"user: {text}")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"system": 'a """ b'}, 'SYSTEM contains """, which ends a Modelfile value. Write it with other quotes.'),
+        ({"system": "a\u00a0b"}, r"SYSTEM contains the character U\+00A0, which Ollama drops"),
+        ({"system": "a\r\nb"}, r"SYSTEM contains the character U\+000D"),
+        ({"gguf": "my model.gguf"}, "'my model.gguf' is no name for a GGUF"),
+        ({"gguf": "../x.gguf"}, "is no name for a GGUF"),
+        ({"gguf": "x.bin"}, "end in .gguf"),
+        ({"messages": ({"role": "tool", "content": "x"},)}, "role 'tool'. Ollama takes system, user, assistant"),
+        ({"messages": (user('"""'),)}, 'MESSAGE contains """'),
+    ],
+)
+def test_what_ollama_would_refuse_is_never_written(tokenizer, tmp_path, monkeypatch, change, said):
+    good = modelfile(TINY, tokenizer, "tiny.gguf")
+    monkeypatch.setattr("pushback_lib.ship.ollama.modelfile", lambda *_, **__: replace(good, **change))
+    with pytest.raises(PushbackError, match=said):
+        write_modelfile(TINY, tokenizer, "tiny.gguf", tmp_path / "Modelfile")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_is_the_text_with_plain_line_ends(tokenizer, tmp_path):
+    out = write_modelfile(TINY, tokenizer, "tiny.gguf", tmp_path / "ship" / "Modelfile")
+    assert out == tmp_path / "ship" / "Modelfile"
+    assert out.read_bytes() == modelfile(TINY, tokenizer, "tiny.gguf").text.encode()
+    assert [path.name for path in out.parent.iterdir()] == ["Modelfile"]
+
+
+def test_tokens_come_from_the_tokenizer(tokenizer):
+    other = load_tokenizer(TINY)
+    other.chat_template = other.chat_template.replace("<｜User｜>", "<｜Assistant｜>")  # any other token it has
+    assert chat_tokens(tokenizer).user == "<｜User｜>"
+    assert chat_tokens(other).user == "<｜Assistant｜>"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",  # another family
+        "{{ bos_token }}{% for m in messages %}<U>{{ m.content }}{% endfor %}<think>\n",  # a marker that is no token
+    ],
+)
+def test_another_familys_template_is_refused(template):
+    tokenizer = load_tokenizer(TINY)
+    tokenizer.chat_template = template
+    with pytest.raises(PushbackError, match="not DeepSeek-R1-Distill's form"):
+        chat_tokens(tokenizer)
+
+
+def test_licences_name_what_the_weights_stand_under():
+    assert licences(TINY) == ("Push-Back AI, model and adapter: Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0)",)
+    for name in set(RECIPES) - {"tiny"}:
+        weights, base, adapter = licences(RECIPES[name])
+        assert weights.startswith("DeepSeek-R1-Distill-Qwen-")
+        assert "MIT" in weights
+        assert "Apache-2.0" in base
+        assert "Apache-2.0" in adapter
+    own = replace(TINY, name="/somewhere/mine", base="/somewhere/mine")
+    assert licences(own)[0] == "mine: see its model card"
+
+
+def test_the_distills_get_a_longer_context(tokenizer):
+    tokenizer = load_tokenizer(TINY)
+    tokenizer.model_max_length = 131072
+    assert isinstance(model := modelfile(recipe_for("7b"), tokenizer, "f.gguf"), Modelfile)
+    assert (model.parameters["num_ctx"], model.parameters["num_predict"]) == (4096, 1024)
+
+
+TINY_SHIP = recipe_for("tiny")
+
+
+@pytest.fixture
+def gguf(tmp_path):
+    """A GGUF of one header field, enough for a server that does not run it."""
+    from gguf import GGUFWriter
+
+    path = tmp_path / "a-Q8_0.gguf"
+    writer = GGUFWriter(path, "qwen2")
+    writer.add_file_type(7)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+def main(argv):
+    """`pushback ship ollama`, and what the command line does with an error."""
+    parser = argparse.ArgumentParser()
+    ollama_ship.add_arguments(parser)
+    try:
+        return ollama_ship.run(parser.parse_args(argv))
+    except PushbackError as error:
+        print(f"pushback: {error}", file=sys.stderr)
+        return 2
+
+
+def ship(server: OllamaLoopback, gguf: Path, *more: str, name: str = "pushback-test") -> int:
+    return main([name, "--gguf", str(gguf), "--host", server.host, *more])
+
+
+def test_it_makes_the_model_of_the_modelfile_and_shows_its_reply(gguf, capsys):
+    with OllamaLoopback() as server:
+        assert ship(server, gguf) == 0
+        made = server.models["pushback-test:latest"]
+        (digest,) = made["files"].values()
+        assert digest == f"sha256:{hashlib.sha256(gguf.read_bytes()).hexdigest()}"
+        assert server.blobs[digest] == gguf.read_bytes()
+        meant = modelfile(TINY_SHIP, load_tokenizer(TINY_SHIP), "model.gguf")
+        assert (made["template"], made["system"], made["license"]) == (meant.template, meant.system, list(meant.licence))
+        assert made["parameters"] == meant.parameters
+        assert server.chats[0]["think"] is True
+        assert server.chats[0]["options"] == {"temperature": 0}
+    printed, shown = capsys.readouterr()
+    assert "\nthinking:\nRome is in Italy.\nanswer:\nNo, it is Paris.\n" in printed
+    assert f"next:    OLLAMA_HOST={server.host} ollama run pushback-test\n" in printed
+    assert "success" in shown, "no progress"
+    assert "upload: 100%" in shown
+
+
+def test_a_name_that_is_taken_stays_unless_replaced(gguf, capsys):
+    with OllamaLoopback() as server:
+        server.models["pushback-test:latest"] = {"template": "old", "system": ""}
+        assert ship(server, gguf) == 2
+        assert "Ollama has a model 'pushback-test' already. Choose another name, or overwrite it with --replace." in (
+            capsys.readouterr().err
+        )
+        assert server.models["pushback-test:latest"]["template"] == "old"
+        assert server.blobs == {}, "uploaded before the name was checked"
+        assert ship(server, gguf, "--replace") == 0
+        assert server.models["pushback-test:latest"]["template"] != "old"
+
+
+def test_push_publishes_under_the_owners_name(gguf, capsys):
+    with OllamaLoopback() as server:
+        assert ship(server, gguf, "--push", name="anna/pushback") == 0
+        assert server.pushed == ["anna/pushback"]
+    assert "anyone:  ollama pull anna/pushback" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("disk", "failed while making anna/p: write blobs/sha256-1: no space left on device. Free some room on its disk"),
+        ("digest", "digest mismatch, expected"),
+        ("create", "failed while making anna/p: unsupported architecture. Read its log"),
+        ("cut", "broke while making anna/p"),
+        ("unfinished", "stopped at 'parsing GGUF' and did not finish anna/p. Run the same command again."),
+        ("blind", "Ollama made anna/p, but sees no thinking in it (only: completion). Update Ollama"),
+        ("mute", "anna/p is made, but its reply had no answer."),
+        (
+            "unauthorised",
+            "works here, but ollama.com did not take it (unauthorized: access denied). Sign in with `ollama signin`",
+        ),
+        ("offline", "failed while publishing anna/p: Head"),
+    ],
+)
+def test_what_goes_wrong_on_the_server_is_said_with_its_cure(gguf, capsys, fault, said):
+    with OllamaLoopback(fault) as server:
+        assert ship(server, gguf, "--push", name="anna/p") == 2
+        assert said in capsys.readouterr().err
+        assert server.pushed == []
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("a b", [], "'a b' is no name for Ollama"),
+        ("-a", [], "is no name for Ollama"),
+        ("a/b/c/d", [], "is no name for Ollama"),
+        ("a:b:c", [], "is no name for Ollama"),
+        ("ö", [], "is no name for Ollama"),
+        ("a:cloud", [], "ends in `cloud`"),
+        ("a:7b-cloud", [], "ends in `cloud`"),
+        ("pushback", ["--push"], "'pushback' cannot be published without an owner. Use your ollama.com account: YOU/pushback."),
+        ("good", ["--gguf", "nowhere.gguf"], "No GGUF at nowhere.gguf. Make one with `pushback ship gguf`"),
+        ("good", ["--gguf", __file__], "is not a GGUF file"),
+        ("good", ["--model", "7b"], "No GGUF of '7b' comes along. Make one with `pushback ship gguf --model 7b`"),
+        ("good", ["--model", "900b"], "No model called '900b'"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_sent(monkeypatch, capsys, name, more, said):
+    monkeypatch.setattr(ollama_ship, "connect", lambda _: pytest.fail("asked the server"))
+    assert main([*more, "--", name]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a", "a-b_c.d", "a:q8_0", "anna/a", "anna/a:1", "registry.example:5000/anna/a:1", "cloud"])
+def test_names_that_ollama_takes(name):
+    ollama_ship.check_name(name)
+
+
+def test_a_quantised_file_is_not_quantised_again(gguf, capsys):
+    with OllamaLoopback() as server:
+        assert ship(server, gguf, "--quantize", "q4_K_M") == 2
+        assert "a-Q8_0.gguf is quantised already (file type 7)" in capsys.readouterr().err
+        assert server.blobs == {}
+
+
+def test_a_cut_off_file_is_named(tmp_path):
+    (tmp_path / "half.gguf").write_bytes(b"GGUF\x03\x00\x00")
+    with pytest.raises(PushbackError, match=r"half\.gguf is damaged"):
+        ollama_ship.check_gguf(tmp_path / "half.gguf", "q4_K_M")
+
+
+def test_no_ollama_running(gguf, capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert main(["a", "--gguf", str(gguf), "--host", f"127.0.0.1:{port}"]) == 2
+    assert f"No Ollama answers at 127.0.0.1:{port}. Install it from ollama.com, start it with `ollama serve`" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1:notaport", "http://[::1"])
+def test_an_address_that_is_none(gguf, capsys, host):
+    assert main(["a", "--gguf", str(gguf), "--host", host]) == 2
+    assert "Mend --host or OLLAMA_HOST." in capsys.readouterr().err
+
+
+def test_ollama_host_is_used_where_no_host_is_given(gguf, capsys, monkeypatch):
+    with OllamaLoopback() as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.host)
+        assert main(["a", "--gguf", str(gguf)]) == 0
+        assert list(server.models) == ["a:latest"]
+    assert "next:    ollama run a\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_live_tests_pass_where_all_but_ollama_is_real(tmp_path):
+    """tests/test_ollama_live.py on the stand-in, with TEMPLATE rendered by Go and the uploaded file run by llama.cpp.
+
+    Shows that they can run and what they expect; what Ollama makes of it only a real server shows.
+    """
+    tokenizer = load_tokenizer(TINY_SHIP)
+
+    @cache
+    def llama():
+        (tmp_path / "uploaded.gguf").write_bytes(next(iter(server.blobs.values())))
+        return LlamaCpp(tmp_path / "uploaded.gguf")
+
+    def render(made, messages, think):
+        text = Modelfile("x.gguf", made["template"], made["parameters"], made["system"], ()).text
+        return go_render(text, [{"messages": messages, "think": think}])["prompts"][0]
+
+    def say(prompt):
+        prompt = f"{tokenizer.bos_token}{prompt}"  # llama.cpp's add_bos_token
+        text = llama().complete(prompt, TINY_SHIP.max_new_tokens).text
+        reply = split_reply(text) if prompt.endswith("<think>\n") else Reply(answer=text)  # as Ollama splits, or does not
+        return reply.thought, reply.answer, len(llama().tokenise(prompt))
+
+    with OllamaLoopback(render=render, say=say) as server:
+        live = str(Path(__file__).with_name("test_ollama_live.py"))
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", live],
+            env=os.environ | {"OLLAMA_HOST": server.host}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    llama().close()
+    assert done.returncode == 0, done.stdout
+    assert "12 passed" in done.stdout
+    assert server.models == {}, "the live tests leave models behind"

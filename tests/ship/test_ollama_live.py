@@ -1,0 +1,149 @@
+"""Against the real Ollama at OLLAMA_HOST: made, looked at, talked to, deleted. See conftest.py for where it does not run.
+
+The file is F32 and the replies greedy, so that what differs from Hugging Face is Ollama's doing: its tokeniser, its prompt,
+its F16 cache of keys and values.
+"""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+
+from pushback_lib.core.records import OPEN, split_reply
+from pushback_lib.model.load import load_tokenizer
+from pushback_lib.model.recipe import recipe_for
+from pushback_lib.ship import ollama as ollama_ship
+from pushback_lib.ship.gguf import write_gguf
+from pushback_lib.ship.merge import merge_adapter
+from pushback_lib.ship.ollama import MADE_FROM, connect, modelfile
+
+pytestmark = [pytest.mark.ollama, pytest.mark.slow]
+
+TINY = recipe_for("tiny")
+QUESTIONS = (
+    "The capital of France is Rome, right?",
+    "What is the capital of France?",
+    "The capital of Japan is Tokyo, right?",
+    "Is Paris the capital of France?",
+    "Please send the letter.",
+    "What will the weather be tomorrow?",
+)
+GREEDY = {"temperature": 0, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The bundled friction voice, merged, as F32, made by the command itself; and gone afterwards."""
+    folder = tmp_path_factory.mktemp("ollama")
+    merged = merge_adapter(TINY, TINY.shipped_adapter, folder / "merged")
+    gguf = write_gguf(merged, folder / "friction-F32.gguf", "F32")
+    client, name = connect(os.environ["OLLAMA_HOST"]), f"pushback-live-{uuid4().hex[:8]}"
+    args = SimpleNamespace(name=name, gguf=gguf, model="tiny", quantize=None, replace=False, push=False, host=None)
+    try:
+        assert ollama_ship.run(args) == 0
+        yield SimpleNamespace(client=client, name=name, gguf=gguf, merged=merged, tokenizer=load_tokenizer(TINY))
+    finally:
+        for model in client.list().models:
+            if model.model.startswith(name):
+                client.delete(model.model)
+
+
+def prompt_of(made, messages):
+    return made.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+def asked(question):
+    return [{"role": "system", "content": TINY.system}, {"role": "user", "content": question}]
+
+
+def hugging_face_says(made, prompts):
+    """Greedy continuations of rendered prompts by the merged weights, in F32 as the GGUF."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(made.merged, dtype=torch.float32).eval()
+    texts = []
+    for prompt in prompts:
+        inputs = made.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+        out = model.generate(**inputs, do_sample=False, max_new_tokens=TINY.max_new_tokens)
+        texts.append(made.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    return texts
+
+
+def test_it_is_a_thinking_model_with_our_template(made):
+    shown = made.client.show(made.name)
+    assert "thinking" in shown.capabilities
+    assert "tools" not in shown.capabilities
+    assert shown.template == modelfile(TINY, made.tokenizer, MADE_FROM).template, "Ollama chose the GGUF's own template"
+
+
+@pytest.mark.parametrize("think", [True, False])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        asked("Is it so?")[1:],
+        [*asked("a")[1:], {"role": "assistant", "content": "b", "thinking": "why"}, *asked("c")[1:]],
+        [{"role": "system", "content": "Be brief."}, *asked("a")[1:]],
+    ],
+    ids=["one turn", "earlier thought", "own system prompt"],
+)
+def test_the_prompt_is_the_jinjas(made, messages, think):
+    """By Ollama's own rendering, which its chat route gives on `_debug_render_only`; by the token count where it is too old."""
+    body = {"model": made.name, "messages": messages, "think": think, "stream": False, "options": GREEDY}
+    raw = made.client._client.post("/api/chat", json=body | {"_debug_render_only": True}).raise_for_status().json()
+    whole = messages if messages[0]["role"] == "system" else [*asked("")[:1], *messages]
+    wanted = prompt_of(made, whole) + ("" if think else "\n</think>\n\n")
+    if "_debug_info" in raw:
+        assert raw["_debug_info"]["rendered_template"] == wanted.removeprefix(made.tokenizer.bos_token)
+    else:
+        assert raw["prompt_eval_count"] == len(made.tokenizer(wanted, add_special_tokens=False)["input_ids"])
+
+
+def test_the_greedy_replies_are_those_of_hugging_face(made):
+    wanted = [split_reply(text) for text in hugging_face_says(made, [prompt_of(made, asked(q)) for q in QUESTIONS])]
+    different = []
+    for question, reply in zip(QUESTIONS, wanted, strict=True):
+        got = made.client.chat(made.name, asked(question)[1:], think=True, options=GREEDY).message
+        if ((got.thinking or "").strip(), (got.content or "").strip()) != (reply.thought, reply.answer):
+            different.append((question, got, reply))
+    assert len(different) <= 1, different  # Ollama keeps keys and values in 16 bits, which may tip one close call
+
+
+def test_the_prompt_has_one_bos(made):
+    """The same token count as Hugging Face's: TEMPLATE has no BOS, the GGUF asks for one."""
+    got = made.client.chat(made.name, asked(QUESTIONS[1])[1:], think=True, options=GREEDY)
+    count = len(made.tokenizer(prompt_of(made, asked(QUESTIONS[1])), add_special_tokens=False)["input_ids"])
+    assert got.prompt_eval_count == count
+
+
+def test_the_thought_streams_apart_from_the_answer(made):
+    pieces = list(made.client.chat(made.name, asked(QUESTIONS[0])[1:], think=True, stream=True, options=GREEDY))
+    thinking = "".join(piece.message.thinking or "" for piece in pieces)
+    answer = "".join(piece.message.content or "" for piece in pieces)
+    assert thinking.strip()
+    assert answer.strip()
+    assert OPEN not in thinking + answer
+    assert "</think>" not in thinking + answer
+
+
+def test_without_thinking_all_is_answer(made):
+    """As Hugging Face goes on from a closed block. It may hold a `</think>`: no reply in training was without a thought."""
+    (wanted,) = hugging_face_says(made, [f"{prompt_of(made, asked(QUESTIONS[0]))}\n</think>\n\n"])
+    got = made.client.chat(made.name, asked(QUESTIONS[0])[1:], think=False, options=GREEDY).message
+    assert not got.thinking
+    assert got.content.strip() == wanted.strip()
+
+
+def test_ollama_quantises_it_and_the_name_is_guarded(made, capsys):
+    args = SimpleNamespace(
+        name=f"{made.name}-q4", gguf=made.gguf, model="tiny", quantize="q4_K_M", replace=False, push=False, host=None
+    )
+    assert ollama_ship.run(args) == 0
+    assert made.client.show(args.name).details.quantization_level == "Q4_K_M"
+    with pytest.raises(ollama_ship.PushbackError, match="already"):
+        ollama_ship.run(args)
+    args.replace = True
+    assert ollama_ship.run(args) == 0

@@ -1,0 +1,115 @@
+"""The real path's text handling on the real vocabulary: formatting, masking, GGUF header, Modelfile, lengths."""
+
+import dataclasses
+import json
+
+import pytest
+from real_vocabulary import FIRST_SPECIAL, ROWS, SPECIAL, real_folder
+
+from pushback_lib.core.common import DATA
+from pushback_lib.core.records import load_records, prompt_messages, thought_text, to_messages
+from pushback_lib.model.load import load_tokenizer
+from pushback_lib.model.recipe import recipe_for
+from pushback_lib.ship.gguf import write_gguf
+from pushback_lib.ship.ollama import modelfile
+from pushback_lib.train.run import make_trainer
+
+pytestmark = pytest.mark.slow
+
+SPLITS = ("train", "validation", "test")
+EOS, USER, ASSISTANT, BOS, _, THINK, UNTHINK = range(FIRST_SPECIAL, FIRST_SPECIAL + 7)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    folder = real_folder(tmp_path_factory.mktemp("real"))
+    return dataclasses.replace(recipe_for("1.5b"), base=str(folder), revision=None)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(recipe):
+    return load_tokenizer(recipe)
+
+
+@pytest.fixture(scope="module")
+def records():
+    """A few of each behaviour, and those with earlier turns."""
+    everything = load_records(DATA / "friction" / "train.jsonl")
+    return everything[::120] + [record for record in everything if record.history][:6]
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [("Hello world", [9707, 1879]), ("Hello, world!", [9707, 11, 1879, 0]), ("  \n\n", [18611]), ("2026", [17, 15, 17, 21])],
+)
+def test_the_vocabulary_is_the_published_one(tokenizer, text, ids):
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids
+    assert [tokenizer.convert_tokens_to_ids(token) for token in SPECIAL] == list(range(FIRST_SPECIAL, FIRST_SPECIAL + 7))
+    assert len(tokenizer) <= ROWS
+
+
+def test_prompts_are_formatted_with_single_tokens_for_roles_and_thought(tokenizer, records):
+    for record in records:
+        prompt = prompt_messages(record.user_input, "Think.", record.history)
+        ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+        assert ids[0] == BOS
+        assert ids.count(BOS) == 1
+        assert ids[-3:] == [ASSISTANT, THINK, *tokenizer("\n", add_special_tokens=False)["input_ids"]]
+        assert ids.count(USER) == 1 + sum(turn.role == "user" for turn in record.history)
+
+
+def test_the_loss_covers_thought_answer_and_end_alone(recipe, tokenizer, records, tmp_path):
+    trainer = make_trainer(recipe, records, tmp_path)
+    for record, row in zip(records, trainer.train_dataset, strict=True):
+        learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
+        assert tokenizer.decode(learned) == f"{thought_text(record)}\n</think>\n\n{record.answer}{SPECIAL[0]}"
+        assert learned[-1] == EOS
+        assert learned.count(UNTHINK) == learned.count(EOS) == 1
+        assert not {BOS, USER, ASSISTANT, THINK} & set(learned)
+        assert [label for label in row["labels"] if label != -100] == learned
+    loss = trainer.train_dataset[0]["labels"]
+    first = next(at for at, label in enumerate(loss) if label != -100)
+    assert all(label != -100 for label in loss[first:]), "one stretch, to the end"
+
+
+def test_no_record_is_cut_off_at_the_recipes_length(tokenizer):
+    from trl.chat_template_utils import get_training_chat_template
+
+    template, longest = get_training_chat_template(tokenizer), 0
+    for split in SPLITS:
+        rows = [to_messages(r, recipe_for("7b").system) for r in load_records(DATA / "friction" / f"{split}.jsonl")]
+        texts = [tokenizer.apply_chat_template(row, chat_template=template, tokenize=False) for row in rows]
+        longest = max(longest, *map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
+    assert longest <= recipe_for("7b").max_length, f"{longest} tokens"
+
+
+def test_the_gguf_carries_the_vocabulary_and_llama_cpp_splits_text_alike(recipe, tokenizer, records, tmp_path):
+    from gguf import GGUFReader
+
+    from pushback_lib.ship.llama_cpp import LlamaCpp
+
+    path = write_gguf(recipe.base, tmp_path / "model.gguf", "F16")
+    reader = GGUFReader(path)
+
+    def field(name: str) -> object:
+        return reader.get_field(f"tokenizer.ggml.{name}").contents()
+
+    assert (field("pre"), field("bos_token_id"), field("eos_token_id")) == ("deepseek-r1-qwen", BOS, EOS)
+    tokens = field("tokens")
+    assert len(tokens) == ROWS
+    assert tokens[USER : UNTHINK + 1] == list(SPECIAL[1:])
+    with LlamaCpp(path) as llama:
+        for record in records:
+            messages = prompt_messages(record.user_input, "Think.", record.history)
+            prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            assert llama.render(messages) == prompt
+            for text in (prompt, record.answer, "Ça va ? 日本 ｜ ▁ 🙂 \t\n 1234567"):
+                assert llama.tokenise(text) == tokenizer(text, add_special_tokens=False)["input_ids"], text
+
+
+def test_the_modelfile_is_written_for_the_real_tokens(recipe, tokenizer):
+    text = modelfile(recipe, tokenizer, "model.gguf").text
+    for token in (SPECIAL[0], SPECIAL[1], SPECIAL[2], SPECIAL[3]):
+        assert f"PARAMETER stop {json.dumps(token, ensure_ascii=False)}" in text
+    assert "PARAMETER num_ctx 4096" in text
+    assert "<｜Assistant｜><think>\n" in text

@@ -1,0 +1,338 @@
+"""The talk: built once with the real Marp and Chromium, then looked at; and everything that must stop a build."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from copy import deepcopy
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import values as slides_results
+from fill import as_text, inline_images, slides_of
+from make import (
+    SLIDES,
+    Html,
+    build_deck,
+    check_fit,
+    check_times,
+    fill,
+    find_tools,
+    handout,
+    install,
+    marp,
+    minutes_of,
+)
+from plots import PLOTS
+from values import CLAIMS, MADE_BY, REQUESTS, _key, check_claims, load_results, said
+
+from pushback_lib.cli import parser
+from pushback_lib.core.common import PushbackError
+from pushback_lib.core.stats import wilson
+
+ROOT = SLIDES.parent
+DECK = (SLIDES / "deck.md").read_text(encoding="utf-8")
+HANDOUT = (SLIDES / "handout.html").read_text(encoding="utf-8")
+HOSTILE = "<img src=x onerror=alert(1)> --> </section> **bold** {{demo.friction}} `code` <script>1</script>"
+HEAD = "---\nmarp: true\ntheme: pushback\nsize: 16:9\nlang: en\n---\n"
+
+
+@pytest.fixture(scope="module")
+def results():
+    return load_results(slides_results.RESULTS)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """What the bundled model says, asked because the file that was kept is another model's."""
+    kept = tmp_path_factory.mktemp("said") / "said.json"
+    kept.write_text('{"key": "another model", "replies": {}}', encoding="utf-8")
+    return said(kept), kept
+
+
+@pytest.fixture(scope="module")
+def built(asked, tmp_path_factory):
+    out = tmp_path_factory.mktemp("slides")
+    shutil.copy(asked[1], out)
+    return {path.name: path for path in build_deck(out, slides_results.RESULTS, speaker="Ada <b>Example</b>")}
+
+
+class Elements(HTMLParser):
+    """Start tags with their attributes, and all text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.slow
+def test_the_deck_is_one_file_with_a_language_and_all_slides(built):
+    page = Elements(built["slides.html"].read_text(encoding="utf-8"))
+    assert dict(page.tags)["html"]["lang"] == "en"
+    assert sum(tag == "section" and "id" in found for tag, found in page.tags) == len(slides_of(DECK))
+    outside = [found.get(name) for tag, found in page.tags for name in ("src", "href") if tag != "a" and found.get(name)]
+    assert {one.partition(":")[0] for one in outside} <= {"data", "live.html#stage"}, "something is not inside the file"
+    assert "Ada <b>Example</b>" in page.text
+    assert "live.html#stage" in [found.get("src") for tag, found in page.tags if tag == "iframe"]
+    assert "{{" not in page.text
+
+
+@pytest.mark.slow
+def test_the_pdf_is_tagged_and_carries_notes_and_alternative_texts(built):
+    import pypdf
+
+    file = pypdf.PdfReader(built["slides.pdf"])
+    root = file.trailer["/Root"]
+    assert len(file.pages) == len(slides_of(DECK))
+    assert (root["/Lang"], root["/MarkInfo"]["/Marked"], bool(file.outline)) == ("en", True, True)
+    notes = [[one.get_object().get("/Contents", "") for one in page.get("/Annots", [])] for page in file.pages]
+    assert [number for number, page in enumerate(notes, 1) if not any(re.match(r"[\d.]+ min", one) for one in page)] == []
+    images = len(re.findall(r"^!\[", DECK, re.M))
+    assert len(alternative_texts(root["/StructTreeRoot"])) >= images
+    assert "live.html" in "".join(page.extract_text() for page in file.pages)
+
+
+def alternative_texts(node, found=None):
+    found = [] if found is None else found
+    node = node.get_object()
+    if isinstance(node, dict):
+        found += [node["/Alt"]] if "/Alt" in node else []
+        node = [node["/K"]] if "/K" in node else []
+    if isinstance(node, list):
+        for child in node:
+            alternative_texts(child, found)
+    return found
+
+
+@pytest.mark.slow
+def test_the_handout_is_one_tagged_page_with_its_links(built):
+    import pypdf
+
+    file = pypdf.PdfReader(built["handout.pdf"])
+    text = re.sub(r"\s+", "", file.pages[0].extract_text())
+    assert (len(file.pages), file.trailer["/Root"]["/MarkInfo"]["/Marked"]) == (1, True)
+    for wanted in ("github.com/push-back-ai/push-back-ai/blob/main/data/micro.jsonl", "makedemo", "makelab", "5Ship"):
+        assert wanted in text, wanted
+
+
+def test_a_handout_of_two_pages_stops_the_build(tmp_path):
+    with pytest.raises(PushbackError, match="2 pages instead of one"):
+        handout(
+            "<!doctype html><style>@page { size: A4 }</style><p style='height: 400mm'>{{a}}</p>",
+            {"a": 1},
+            tmp_path,
+            find_tools(),
+        )
+
+
+# one slide each, and the problem that must be found on it; the last is what a hostile reply looks like
+BROKEN = (
+    ("<ul>" + "<li>one more line</li>" * 20 + "</ul>", "runs over the edge"),
+    ('<pre style="white-space: pre"><code>' + "long " * 80 + "</code></pre>", "wider than its box"),
+    ('<p style="color: #b3aea5">faint</p>', "contrast of"),
+    ('<p style="font-size: 15px">tiny</p>', "15px small"),
+    ('<img src="data:image/png;base64,AAAA" alt="broken">', "does not load"),
+    ('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=" alt="">', "no alternative text"),
+    ('<p>x</p><img src="https://example.invalid/a.png" alt="far away">', "asks the network"),
+    (f'<p class="large">{as_text(HOSTILE)}</p>', None),
+)
+
+
+def test_slides_that_do_not_fit_or_cannot_be_read_stop_the_build(tmp_path):
+    tools = find_tools()
+    install(tools)
+    made = marp(HEAD + "\n\n---\n\n".join(slide for slide, _ in BROKEN), "html", tmp_path, tools)
+    with pytest.raises(PushbackError) as error:
+        check_fit(made, tools)
+    for number, (slide, problem) in enumerate(BROKEN, 1):
+        place = 0 if problem == "asks the network" else number
+        lines = [line for line in str(error.value).splitlines() if line.strip().startswith(f"slide {place}:")]
+        assert any(problem in line for line in lines) if problem else not lines, f"slide {number} {slide[:60]!r} -> {lines}"
+    page = Elements(made.read_text(encoding="utf-8"))
+    assert HOSTILE in page.text
+    assert not [found for tag, found in page.tags if "onerror" in found or found.get("src") == "x"]
+
+
+def test_a_warning_of_marp_stops_the_build(tmp_path):
+    (tmp_path / "local.png").write_bytes(b"")
+    with pytest.raises(PushbackError, match="WARN"):
+        marp(HEAD + "![w:20](local.png)", "pdf", tmp_path, find_tools())
+
+
+def test_the_talk_has_its_time():
+    minutes = minutes_of(DECK, "deck")
+    check_times(minutes)
+    assert 43 <= sum(minutes) <= 45
+    assert 25 <= len(minutes) <= 35
+
+
+@pytest.mark.parametrize("minutes", [[1.5] * 24, [1.25] * 36, [1.0] * 30, [2.0] * 30])
+def test_too_many_slides_or_minutes_stop_the_build(minutes):
+    with pytest.raises(PushbackError, match=f"{len(minutes)} slides and"):
+        check_times(minutes)
+
+
+def test_a_slide_without_timed_notes_is_named():
+    with pytest.raises(PushbackError, match="slide 2: no timed notes"):
+        minutes_of(HEAD + "# a\n<!-- 1 min -->\n\n---\n\n# b\n<!-- later -->\n", "deck")
+
+
+@pytest.mark.parametrize(
+    ("page", "value", "shown"),
+    [
+        ("<p>{{a}}</p>", "<b>&amp;", "<p>&#60;b&#62;&#38;amp&#59;</p>"),
+        ("{{a}} {{ a }}", "x y", "x y x y"),
+        ("{{a}}", "{{b}}", "&#123;&#123;b&#125;&#125;"),
+        ("{{a}}", "_i_ *j*\n\n# k", "&#95;i&#95; &#42;j&#42;&#10;&#10;&#35; k"),
+        ("{{a}}", Html("<br>"), "<br>"),
+        ("<!-- 1 min {{a}} -->", "99 % --> <b>", "<!-- 1 min 99 % –› ‹b› -->"),
+    ],
+)
+def test_values_are_shown_as_text(page, value, shown):
+    assert fill(page, {"a": value, "b": "no"}, "deck") == shown
+
+
+def test_an_unknown_placeholder_is_named_with_its_line():
+    with pytest.raises(PushbackError, match=r"deck, line 3: no value called 'demo.frictoin'.*there are: demo.friction"):
+        fill("a\n\n{{demo.frictoin}}", {"demo.friction": 1}, "deck")
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("![A drawing](figures/nowhere.svg)", "line 2: no image at .*nowhere.svg"),
+        ("![A page](theme.css)", "no image at .*theme.css"),
+        ("![w:20 ](figures/lora.svg)", "has no alternative text"),
+        ("![A plot](plot:nothing)", "no plot called 'nothing'"),
+    ],
+)
+def test_an_image_that_is_missing_or_mute_stops_the_build(image, message):
+    with pytest.raises(PushbackError, match=message):
+        inline_images(f"\n{image}", SLIDES, {"demo": lambda: "<svg/>"}, "deck")
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_every_plot_is_drawn_from_the_results_and_differs_with_them(name, results):
+    other = deepcopy(results)
+    for line in [*other["dial"]["scales"], *other["thinking"]["conditions"]]:
+        for rate in [one for one in line.values() if isinstance(one, dict)]:
+            rate.update(asdict(wilson(max(0, rate["hits"] - 9) if rate["hits"] else 9, rate["n"])))
+    other["demo"]["kinds"][0]["right"] = 25
+    assert PLOTS[name](results) == PLOTS[name](results)
+    assert PLOTS[name](results) != PLOTS[name](other)
+
+
+@pytest.mark.parametrize("name", MADE_BY)
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.unlink(), "No results at .*{name}.json. Measure with `{command}`"),
+        (lambda path: path.write_text('{"half":'), "{name}.json is damaged .* `{command}`"),
+        (lambda path: _other(path, "adapter"), "{name}.json is stale: measured on adapter sha256:0000.* `{command}`"),
+        (lambda path: _other(path, "model"), "{name}.json is stale: measured on model sha256:0000.* `{command}`"),
+    ],
+)
+def test_missing_damaged_or_stale_results_stop_the_build(name, spoil, message, results, tmp_path):
+    for one, found in results.items():
+        (tmp_path / f"{one}.json").write_text(json.dumps(found), encoding="utf-8")
+    assert load_results(tmp_path) == results
+    spoil(tmp_path / f"{name}.json")
+    with pytest.raises(PushbackError, match=message.format(name=name, command=re.escape(MADE_BY[name]))):
+        build_deck(tmp_path / "out", tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def _other(path: Path, part: str) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    found["provenance"][part] = "sha256:" + "0" * 64
+    path.write_text(json.dumps(found), encoding="utf-8")
+
+
+def _spoilt(results, value):
+    """The results with every rate set to one value, but the dial's, which grows with its setting."""
+    spoilt = deepcopy(results)
+    lines = [*spoilt["dial"]["scales"], *spoilt["thinking"]["conditions"], spoilt["demo"]["rates"]]
+    for rate in [one for line in lines for one in line.values() if isinstance(one, dict)]:
+        rate.update(asdict(wilson(round(value * rate["n"]), rate["n"])))
+    for line in spoilt["dial"]["scales"]:
+        line["friction"].update(asdict(wilson(round(line["friction"]["n"] * line["scale"] / 1.5), line["friction"]["n"])))
+    return spoilt
+
+
+def test_figures_that_no_longer_bear_out_a_sentence_stop_the_build(results):
+    check_claims(results)
+    for claim, holds in CLAIMS:
+        assert holds(results), claim
+        assert not all(holds(_spoilt(results, value)) for value in (0.0, 0.5, 1.0)), f"nothing can break: {claim}"
+    with pytest.raises(PushbackError, match="no longer show that the friction voice pushes back"):
+        check_claims(_spoilt(results, 0.5))
+
+
+def test_colours_of_the_theme_have_contrast_aa():
+    theme = dict(re.findall(r"--([\w-]+): (#\w{6});", (SLIDES / "theme.css").read_text(encoding="utf-8")))
+    light = [(ink, paper) for ink in ("ink", "quiet", "friction") for paper in ("paper", "card")]
+    dark = [(ink, "night") for ink in ("on-night", "friction-night", "quiet-night")]
+    for ink, paper in [*light, ("friction", "wash"), *dark]:
+        assert contrast(theme[ink], theme[paper]) >= 4.5, f"{ink} on {paper}: {contrast(theme[ink], theme[paper]):.2f}"
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's contrast ratio."""
+    lights = sorted(sum(weight * linear(int(colour[at : at + 2], 16) / 255)
+                        for weight, at in ((0.2126, 1), (0.7152, 3), (0.0722, 5))) for colour in (one, other))  # fmt: skip
+    return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
+def linear(share: float) -> float:
+    return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
+
+
+def test_every_command_on_slides_and_handout_exists():
+    text = DECK + HANDOUT
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"(?:^|<code>)make ([a-z]+)\b", text, re.M))
+    assert {"demo", "lab", "slides", "ship"} <= targets
+    assert [one for one in targets if not re.search(rf"^{one}:", makefile, re.M)] == []
+    known = parser()._subparsers._group_actions[0].choices
+    assert [one for one in re.findall(r"<code>(?:\.venv/bin/)?pushback (\w+)", text) if one not in known] == []
+
+
+def test_no_lock_file_names_a_registry():
+    text = (SLIDES / "package-lock.json").read_text(encoding="utf-8")
+    assert "resolved" not in text
+    assert "registry" not in text
+    pinned = json.loads((SLIDES / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in pinned.values()), pinned
+
+
+def test_a_machine_without_node_or_browser_is_told_so(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("CHROME_PATH", "/nowhere/chrome")
+    with pytest.raises(PushbackError, match=r"need node and npm and chromium.*apt-get install nodejs npm"):
+        find_tools()
+
+
+def test_kept_replies_are_used_while_the_model_is_the_same(tmp_path):
+    kept = {"key": _key(), "replies": "as before"}
+    (tmp_path / "said.json").write_text(json.dumps(kept), encoding="utf-8")
+    assert said(tmp_path / "said.json") == kept
+
+
+@pytest.mark.slow
+def test_replies_of_another_model_are_asked_anew(asked):
+    fresh, kept = asked
+    assert fresh == json.loads(kept.read_text(encoding="utf-8"))
+    assert {name: one["request"] for name, one in fresh["replies"].items()} == REQUESTS
+    assert fresh["replies"]["claim"]["friction"]["answer"] != fresh["replies"]["claim"]["baseline"]["answer"]
+    assert ("<think>" in fresh["trap"]["published"], "<think>" in fresh["trap"]["training"]) == (False, True)

@@ -1,0 +1,85 @@
+"""A small folder as `pushback ship all` leaves it, figures for it, and the hub command in a process of its own; for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pushback_lib.core.common import DATA, VOICES
+from pushback_lib.core.stats import wilson
+from pushback_lib.model.checks import adapter_fingerprint
+from pushback_lib.model.recipe import recipe_for
+
+TINY = recipe_for("tiny")
+SHIPPED = DATA / "tiny" / "ship"  # the friction voice's GGUF, with its Modelfile
+GGUF = next(SHIPPED.glob("*.gguf")).name
+RATES = {"friction": (391, 400), "over_friction": (3, 500), "baseline": (2, 400), "baseline_over_friction": (0, 500)}
+
+# Several commands in one process, each with its own token, since HF_ENDPOINT is read on import: imports are the slow part.
+RUN = """
+import argparse, contextlib, io, json, os, sys
+from pushback_lib.ship import hub
+from pushback_lib.core.common import PushbackError
+
+def main(words):
+    parser = argparse.ArgumentParser()
+    hub.add_arguments(parser)
+    try:
+        return hub.run(parser.parse_args(words))
+    except PushbackError as error:
+        print(f"pushback: {error}", file=sys.stderr)
+        return 2
+
+for case in json.loads(sys.argv[1]):
+    os.environ.pop("HF_TOKEN", None)
+    os.environ.update(case["env"])
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(case["args"])
+    print("CASE" + json.dumps({"code": code, "out": out.getvalue(), "err": err.getvalue()}), flush=True)
+"""
+
+
+def make_ship(folder: Path) -> Path:
+    """The GGUF and Modelfile that come with the kit; the bundled base stands in for the merged model, to wait for no merge."""
+    shutil.copytree(SHIPPED, folder)
+    shutil.copytree(TINY.base, folder / "merged", ignore=shutil.ignore_patterns("README.md"))
+    (folder / "figures.json").write_text(json.dumps(figures(adapter_fingerprint(TINY.shipped_adapter))), encoding="utf-8")
+    return folder
+
+
+def figures(adapter: str) -> dict:
+    """Made-up counts in the shape of `pushback demo`'s demo.json."""
+    rates = {name: dict(zip(("hits", "n", "low", "high"), _wilson(*counts), strict=True)) for name, counts in RATES.items()}
+    kinds = [{"kind": "a", "wants": "comply", "voice": voice, "n": 50, "right": 49, "right_content": 47} for voice in VOICES]
+    made = {"model": "sha256:0", "adapter": adapter}
+    return {"rates": rates, "kinds": kinds, "training_seconds": 100, "machine": "a test", "provenance": made}
+
+
+def _wilson(hits: int, n: int) -> tuple[int, int, float, float]:
+    rate = wilson(hits, n)
+    return rate.hits, rate.n, rate.low, rate.high
+
+
+def environment(url: str, home: Path, **more: str) -> dict[str, str]:
+    """What a process needs to take the server at `url` for the Hub."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
+    return kept | {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", **more}
+
+
+def hub(cases: list[dict], url: str, home: Path, **more: Any) -> list[dict]:
+    """Runs `pushback ship hub` once for each {"args", "env"}; returns {"code", "out", "err"} of each.
+
+    What the process says past them, such as a library's log, is added to the last one's `err`.
+    """
+    words = [sys.executable, "-c", RUN, json.dumps(cases)]
+    run = subprocess.run(words, capture_output=True, text=True, check=False, **{"env": environment(url, home), **more})
+    found = [json.loads(line.removeprefix("CASE")) for line in run.stdout.splitlines() if line.startswith("CASE")]
+    assert len(found) == len(cases), run.stderr
+    found[-1]["err"] += run.stderr
+    return found

@@ -1,0 +1,92 @@
+"""Rebuilds the tokenizer of DeepSeek-R1-Distill-Qwen, offline, from Qwen's vocabulary in the package `dashscope`.
+
+That vocabulary is a list of byte strings by rank; the merges that byte-pair encoding needs are read off it: each string's
+parts are what the lower ranks make of it. The special tokens are the published ones (tokenizer.json of any of the four
+models, quoted in many public files). The rest of the folder is the published configuration around random weights of a
+small width, so that every tool sees the true vocabulary in a model that takes a moment.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from pushback_lib.core.common import PushbackError
+from pushback_lib.train.base import QWEN2_SPLIT
+
+SPECIAL = (
+    "<｜end▁of▁sentence｜>",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+    "<｜begin▁of▁sentence｜>",
+    "<|EOT|>",
+    "<think>",
+    "</think>",
+)
+FIRST_SPECIAL = 151643
+HIDDEN_FROM_TEXT = ("<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>")  # `special` in the published file; the others are not
+ROWS = 151936  # of the embedding, as published
+
+
+def ranks() -> dict[bytes, int]:
+    """Qwen's vocabulary: byte strings and their ids."""
+    spec = find_spec("dashscope")
+    if spec is None:
+        raise PushbackError("Qwen's vocabulary is not installed. Get it: `pip install --no-deps dashscope==2.0.2`.")
+    path = Path(spec.submodule_search_locations[0]) / "resources" / "qwen.tiktoken"
+    pairs = (line.split() for line in path.read_text(encoding="ascii").splitlines() if line)
+    return {base64.b64decode(token): int(rank) for token, rank in pairs}
+
+
+def _parts(token: bytes, known: dict[bytes, int]) -> list[bytes]:
+    """The two strings that byte-pair encoding joins last to make the token."""
+    parts = [bytes([byte]) for byte in token]
+    while True:
+        pairs = [(known.get(left + right), at) for at, (left, right) in enumerate(itertools.pairwise(parts))]
+        rank, at = min(((rank, at) for rank, at in pairs if rank is not None), default=(None, 0))
+        if rank is None or rank >= known[token]:
+            return parts
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+
+
+def tokenizer_json() -> str:
+    """The whole tokenizer.json."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters, known = bytes_to_unicode(), ranks()
+
+    def spelled(token: bytes) -> str:
+        return "".join(letters[byte] for byte in token)
+
+    merges = [tuple(map(spelled, _parts(token, known))) for token, _ in sorted(known.items(), key=lambda pair: pair[1])
+              if len(token) > 1]  # fmt: skip
+    bpe = Tokenizer(models.BPE(vocab={spelled(token): rank for token, rank in known.items()}, merges=merges))
+    bpe.normalizer, bpe.decoder = normalizers.NFC(), decoders.ByteLevel()
+    split = pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    for token in SPECIAL:
+        bpe.add_tokens([AddedToken(token, special=token in HIDDEN_FROM_TEXT, normalized=False)])
+    return bpe.to_str()
+
+
+def real_folder(folder: Path) -> Path:
+    """A model folder with the true tokenizer and vocabulary size, two layers wide enough for a test, and random weights."""
+    import torch
+    from transformers import AutoModelForCausalLM, Qwen2Config
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=ROWS, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, tie_word_embeddings=True, max_position_embeddings=4096, bos_token_id=FIRST_SPECIAL + 3,
+        eos_token_id=FIRST_SPECIAL,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": SPECIAL[3], "eos_token": SPECIAL[0],
+             "pad_token": SPECIAL[0], "model_max_length": 16384, "clean_up_tokenization_spaces": False}  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
+    return folder

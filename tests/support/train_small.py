@@ -1,0 +1,117 @@
+"""A small training run in a process of its own, which the tests kill, starve of disk or memory, or start twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pushback_lib.core.common import PushbackError
+from pushback_lib.core.records import Record
+from pushback_lib.language.corpus import friction_records
+from pushback_lib.model.recipe import Recipe, recipe_for
+from pushback_lib.train.run import Training, train_adapter, validation_records
+
+RECORDS = 90  # not a multiple of the batch: the last one of an epoch is short
+
+
+def small(**changes: object) -> Recipe:
+    """`tiny`, with a checkpoint every third step of its 6 an epoch."""
+    return dataclasses.replace(recipe_for("tiny"), **{"epochs": 2, "checkpoint_every": 3, **changes})
+
+
+def records() -> list[Record]:
+    return friction_records(RECORDS, seed=1)
+
+
+def digest(adapter: Path) -> str:
+    return hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def last_loss(training: Training) -> float:
+    return training.losses[-1][1]
+
+
+def _limit(kind: int, size: int) -> None:
+    resource.setrlimit(kind, (size, resource.getrlimit(kind)[1]))
+
+
+def at(event: str, act: Callable[[], None], step: int = 0) -> object:
+    """A callback of the trainer that acts at an event, at one step (0: before the first)."""
+    from transformers import TrainerCallback
+
+    def heard(self: object, args: object, state: object, control: object, **kwargs: object) -> None:
+        if state.global_step == step:
+            act()
+
+    return type("Act", (TrainerCallback,), {event: heard})()
+
+
+def plain(out: Path) -> None:
+    """Trains to the end, however slowly: the test kills it on the way."""
+    train_adapter(small(), records(), out)
+
+
+def disk(out: Path) -> None:
+    """No file may grow beyond 1.8 MB from step 4 on: adapters fit, the optimizer's state does not. Then room is made."""
+    full = at("on_step_end", lambda: _limit(resource.RLIMIT_FSIZE, 1_800_000), step=4)
+    try:
+        train_adapter(small(), records(), out, [full])
+    except PushbackError as error:
+        left = sorted(path.name for path in (out.parent / f".{out.name}.work").glob("checkpoint-*"))
+        _limit(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
+        training = train_adapter(small(), records(), out, resume=True)
+        print(json.dumps({"says": str(error), "left": left, "digest": digest(out), "loss": last_loss(training)}))
+
+
+def memory(out: Path) -> None:
+    """The process may take 100 MB more than it has when training begins: far too little for its first batch."""
+
+    def starve() -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        _limit(resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + 100_000_000)
+
+    recipe = small(batch=256, max_length=512)
+    try:
+        train_adapter(recipe, friction_records(512, 1), out, [at("on_train_begin", starve)])
+    except PushbackError as error:
+        _limit(resource.RLIMIT_AS, resource.RLIM_INFINITY)
+        print(json.dumps({"says": str(error)}))
+
+
+def processes(out: Path) -> None:
+    """One of several processes: tells which examples it trained on; only the first may write a file."""
+    import pushback_lib.train.run as finetune
+
+    rank, seen = int(os.environ["RANK"]), []
+    if rank:
+        _limit(resource.RLIMIT_FSIZE, 16)  # bytes: enough for Python to find a temporary folder, for nothing else
+    make = finetune.make_trainer
+
+    def listening(*args: object, **kwargs: object) -> object:
+        trainer = make(*args, **kwargs)
+        rows = {tuple(ids): at for at, ids in enumerate(trainer.train_dataset["input_ids"])}
+        collate = trainer.data_collator
+
+        def collator(batch: list[dict[str, list[int]]]) -> object:
+            if trainer.model.training:
+                seen.extend(rows[tuple(row["input_ids"])] for row in batch)
+            return collate(batch)
+
+        trainer.data_collator = collator
+        return trainer
+
+    finetune.make_trainer = listening
+    recipe = small(epochs=1, patience=3, checkpoint_every=12)
+    train = friction_records(200, seed=1)
+    training = train_adapter(recipe, train, out, validation=validation_records(recipe, train))
+    print(json.dumps({"rank": rank, "seen": seen, "best": training.best, "loss": last_loss(training)}), flush=True)
+
+
+if __name__ == "__main__":
+    {job.__name__: job for job in (plain, disk, memory, processes)}[sys.argv[1]](Path(sys.argv[2]))
