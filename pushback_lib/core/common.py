@@ -1,4 +1,4 @@
-"""Names that every room shares: the version, the folder of data, the two voices and the error class."""
+"""Defines what every part of the library shares: the version, the data folder, the two voices and the error class."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ BASELINE = "baseline"
 FRICTION = "friction"  # also the adapter's name inside the model
 VOICES = (BASELINE, FRICTION)
 
+OLLAMA_URL = "http://localhost:11434"  # where Ollama listens; what speaks OpenAI's protocol adds /v1
+
 
 class PushbackError(Exception):
     """What happened, with the value; then what to do next.
@@ -20,5 +22,5 @@ class PushbackError(Exception):
     """
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in a cell: the message alone, since the cure is in it and not in our code."""
+        """What IPython shows in a cell: the message alone, since it says what to do and a traceback does not."""
         return [f"{type(self).__name__}: {self}"]

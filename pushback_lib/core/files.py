@@ -1,12 +1,14 @@
-"""Read and write JSON Lines, and replace files so that none is ever half-written."""
+"""Read and write JSON Lines, fill templates, and replace files so that none is ever half-written."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,7 +19,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, object) for each non-empty line, in flat memory.
+    """Yields (line number from 1, object) for each line that is not empty, in flat memory.
 
     Raises PushbackError if the file is missing, or naming the first line that is not a JSON object in UTF-8.
     """
@@ -32,12 +34,12 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
                 row = json.loads(raw.decode("utf-8"))
             except (ValueError, RecursionError) as error:  # a broken line, or one made to break parsers
                 raise PushbackError(
-                    f"{path}, line {number}: not valid JSON ({error}). Mend or delete that line, then run again."
+                    f"{path}, line {number}: not valid JSON ({error}). Fix or delete that line, then run again."
                 ) from error
             if not isinstance(row, dict):
                 raise PushbackError(
                     f"{path}, line {number}: a JSON {type(row).__name__}, not an object. "
-                    "Each line holds one {...} record; mend or delete that line."
+                    "Each line holds one {...} record; fix or delete that line."
                 )
             yield number, row
 
@@ -54,7 +56,7 @@ def read_models(path: str | os.PathLike[str], model: type[M]) -> Iterator[tuple[
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or model.__name__.lower()
             raise PushbackError(
-                f"{Path(path)}, line {number}: {where}: {first['msg']}. Mend or delete that line, then run again."
+                f"{Path(path)}, line {number}: {where}: {first['msg']}. Fix or delete that line, then run again."
             ) from error
 
 
@@ -71,26 +73,48 @@ def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) ->
     return count
 
 
-class replacing:
-    """Context manager: gives a temporary path beside `path`, which replaces it if the block succeeds."""
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary path beside `path`, which replaces it if the block succeeds."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
 
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self.part
+def sha256_of(*paths: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, or of several as if they were one: hexadecimal digits, read piece by piece.
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.part.replace(self.path)
-        else:
-            self.part.unlink(missing_ok=True)
+    A file is read again only if its size or its time of change differs.
+    """
+    stats = [(os.path.abspath(path), os.stat(path)) for path in paths]
+    return _sha256(tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats))
+
+
+@lru_cache(maxsize=64)
+def _sha256(files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        with open(path, "rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
+
+
+def fill_template(path: Path, **values: object) -> str:
+    """A Jinja template, filled; values are escaped in .html. Raises jinja2.UndefinedError for a value that is missing."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+    templates = Environment(loader=FileSystemLoader(path.parent), undefined=StrictUndefined, keep_trailing_newline=True,
+                            autoescape=select_autoescape(["html"]), trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    return templates.get_template(path.name).render(values)
 
 
 class RunFile(Generic[M]):
-    """The finished examples of a run; one writer at a time, each line whole and on disk before `append` returns."""
+    """The finished rows of a run, one JSON line each; one writer at a time, each line on disk before `append` returns."""
 
     def __init__(self, path: str | os.PathLike[str], model: type[M], seen: Callable[[M], None], what: str) -> None:
         """Opens (or makes) and locks the file, calls `seen` with each row in it, and removes a half-written last line.
@@ -100,44 +124,41 @@ class RunFile(Generic[M]):
         self.path, self._model, self._what = Path(path), model, what
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise PushbackError(f"{self.path} cannot be written ({error.strerror}). Choose another --out.") from error
         try:
             self._lock()
-            self._end = 0
             self._read(seen)
         except BaseException:
-            os.close(self._file)
+            self._file.close()
             raise
 
     def __enter__(self) -> RunFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if not self._end:
+    def __exit__(self, *_: object) -> None:
+        if not os.fstat(self._file.fileno()).st_size:
             self.path.unlink(missing_ok=True)  # a run that made nothing leaves nothing
-        os.close(self._file)  # the lock goes with it, as it does when the process is killed
+        self._file.close()  # ends the lock too, as it ends when the process is killed
 
     def append(self, row: M) -> None:
-        """Writes one line and waits until it is on disk. On failure takes the broken line back and raises."""
-        line = (json.dumps(to_row(row), ensure_ascii=False) + "\n").encode()
+        """Writes one line and waits until it is on disk. On failure removes what was written of it and raises."""
+        end = self._file.seek(0, os.SEEK_END)
+        rest = memoryview((json.dumps(to_row(row), ensure_ascii=False) + "\n").encode())
         try:
-            os.lseek(self._file, self._end, os.SEEK_SET)
-            rest = memoryview(line)
             while rest:
-                rest = rest[os.write(self._file, rest) :]
-            os.fsync(self._file)
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
         except OSError as error:
-            os.ftruncate(self._file, self._end)
+            self._file.truncate(end)
             raise PushbackError(
                 f"{self.path} cannot grow ({error.strerror}). What is finished stays; make room, then run the same "
                 "command again."
             ) from error
-        self._end += len(line)
 
     def _lock(self) -> None:
-        if os.name != "posix":  # no flock there: two runs into one file are then the user's to avoid
+        if os.name != "posix":  # no flock there: users must not start two runs into one file
             return
         import fcntl
 
@@ -149,46 +170,33 @@ class RunFile(Generic[M]):
     def _read(self, seen: Callable[[M], None]) -> None:
         with self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    self._mend(line, seen, number)
-                    return
-                if line.strip():
-                    seen(self._record(line, number))
-                self._end += len(line)
+                ended = line.endswith(b"\n")
+                if not ended and _is_half(line):
+                    self._file.truncate(file.tell() - len(line))
+                elif line.strip():
+                    seen(self._row(line, number))
+                    self._file.write(b"" if ended else b"\n")
 
-    def _mend(self, tail: bytes, seen: Callable[[M], None], number: int) -> None:
-        """Ends the last line if only its line feed is missing; else cuts it off, if it is the start of a record."""
-        if _is_json(tail):
-            seen(self._record(tail, number))
-            os.lseek(self._file, self._end + len(tail), os.SEEK_SET)
-            self._end += len(tail) + os.write(self._file, b"\n")
-        elif tail.startswith(_HEAD) or _HEAD.startswith(tail):
-            os.ftruncate(self._file, self._end)
-        else:
-            raise PushbackError(f"{self.path}, line {number}: not {self._what}. Choose another --out.")
-
-    def _record(self, line: bytes, number: int) -> M:
-        return parsed_line(self._model, line, self.path, number, self._what)
+    def _row(self, line: bytes, number: int) -> M:
+        try:
+            return self._model.model_validate_json(line)
+        except ValidationError as error:
+            raise PushbackError(
+                f"{self.path}, line {number}: not {self._what} ({error.errors()[0]['msg']}). Fix or delete that line, or "
+                "choose another --out."
+            ) from error
 
 
 _HEAD = b'{"id": '  # how `append` begins each line
 
 
-def _is_json(line: bytes) -> bool:
+def _is_half(line: bytes) -> bool:
+    """Whether this is the beginning of a line that `append` was writing when it was stopped."""
     try:
-        return isinstance(json.loads(line), dict)
+        json.loads(line)
     except ValueError:
-        return False
-
-
-def parsed_line(model: type[M], line: bytes, path: Path, number: int, what: str) -> M:
-    """One line of a run's file. Raises PushbackError naming the file, the line and the broken rule."""
-    try:
-        return model.model_validate_json(line)
-    except ValidationError as error:
-        raise PushbackError(
-            f"{path}, line {number}: not {what} ({error.errors()[0]['msg']}). Fix or delete that line, or choose another --out."
-        ) from error
+        return line.startswith(_HEAD) or _HEAD.startswith(line)
+    return False
 
 
 def to_row(row: BaseModel) -> dict[str, Any]:

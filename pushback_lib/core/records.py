@@ -1,4 +1,4 @@
-"""The record of the data set, the six personas, and how a record becomes chat messages and a reply becomes two parts."""
+"""The record of the data set, the six personas, a voice's reply, and the chat messages that they become."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 class Reply(BaseModel):
-    """One voice's reply: of a model, a server or a recording, complete or as it stands so far.
+    """One voice's reply: of a model, a server or a recording, complete or what came so far.
 
     `tokens` were generated; `first_token`, `thinking` (until the thought was closed) and `seconds` count from the sending;
     `timing` holds (seconds, more thought, more answer). `end` is "" while it goes on. Files leave out the last four:
@@ -55,7 +55,7 @@ class Reply(BaseModel):
 
 
 def join_reply(thought: str, answer: str) -> str:
-    """Gives the text of a whole assistant turn: `<think>`, thought, `</think>`, blank line, answer."""
+    """Gives the text of a complete assistant turn: `<think>`, thought, `</think>`, blank line, answer."""
     return f"{OPEN}\n{thought.strip()}\n{CLOSE}\n\n{answer.strip()}"
 
 
@@ -79,7 +79,7 @@ def split_reply(text: str, *, prefilled: bool = True, **known: Any) -> Reply:
 
 @dataclass(frozen=True)
 class Persona:
-    """A voice in the debate: its name, and the one thing it contributes."""
+    """A voice in the debate: its name, and what it contributes."""
 
     name: str
     task: str
@@ -94,8 +94,7 @@ PERSONAS: tuple[Persona, ...] = (
     Persona("Synthesizer", "what to do with all that"),
 )
 
-PERSONA_NAMES: tuple[str, ...] = tuple(persona.name for persona in PERSONAS)
-
+PERSONA_NAMES = tuple(persona.name for persona in PERSONAS)
 
 Subset = Literal["disagreement", "uncertainty", "reluctance", "plain"]
 Behaviour = Literal["disagree", "clarify", "doubt", "refuse", "comply"]
@@ -124,14 +123,7 @@ class Turn(_Strict):
 class Thought(_Strict):
     """One persona's thought. `friction` is the span of `thought` where the resistance sits; "" where there is none."""
 
-    persona: Literal[
-        "Problem Framer",
-        "Memory Activator",
-        "Mechanism Explorer",
-        "Perspective Generator",
-        "Limitation Acknowledger",
-        "Synthesizer",
-    ]
+    persona: Literal[PERSONA_NAMES]  # type: ignore[valid-type]
     thought: str
     friction: str = ""
 
@@ -186,7 +178,7 @@ class Record(_Strict):
 
 
 def thought_text(record: Record) -> str:
-    """The inner debate as it stands inside `<think>`: one `Persona: thought` line each."""
+    """The inner debate as it is written inside `<think>`: one `Persona: thought` line each."""
     return "\n".join(f"{thought.persona}: {thought.thought}" for thought in record.thoughts)
 
 
@@ -200,10 +192,7 @@ def prompt_messages(user_input: str, system: str, history: Iterable[Turn] = ()) 
 def to_messages(record: Record, system: str) -> list[Message]:
     """System, earlier turns, user and assistant message (thought and answer) of one record."""
     reply = join_reply(thought_text(record), record.answer)
-    return [
-        *prompt_messages(record.user_input, system, record.history),
-        {"role": "assistant", "content": reply},
-    ]
+    return [*prompt_messages(record.user_input, system, record.history), {"role": "assistant", "content": reply}]
 
 
 def load_records(path: str | os.PathLike[str]) -> list[Record]:
@@ -215,5 +204,5 @@ def load_records(path: str | os.PathLike[str]) -> list[Record]:
 
 
 def save_records(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
-    """Writes records as JSON Lines (write aside, then rename); returns how many."""
+    """Writes records as JSON Lines (a new file, then renamed); returns how many."""
     return write_jsonl(path, map(to_row, records))

@@ -1,17 +1,35 @@
-"""What notebooks show: figures with alternative text, full tables, saved copies."""
+"""Shows results: tables in Markdown, figures with alternative text, and what a notebook displays and keeps."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .common import BASELINE, FRICTION
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+
+    from .stats import Rate
+
+STYLE = {BASELINE: ("#767676", "o"), FRICTION: ("#b3400e", "s")}  # told apart by marker too, not by colour alone
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]], rule: str = " --- ") -> str:
+    """A Markdown table, its cells as text with bars escaped; `rule` is the line under each heading."""
+    lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in (header, *rows)]
+    return "\n".join([lines[0], f"|{'|'.join([rule] * len(header))}|", *lines[1:]])
+
+
+def spread(rates: Sequence[Rate]) -> list[list[float]]:
+    """Distances from each share to both ends of its interval, in percent."""
+    return [[100 * (r.share - r.low) for r in rates], [100 * (r.high - r.share) for r in rates]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,11 +64,11 @@ def picture(source: Figure | str | Path, alt: str, dpi: int = 110) -> Picture:
     return Picture(buffer.getvalue(), alt)
 
 
-LEFT = ' style="text-align:left"'  # in each cell: JupyterLab drops style sheets from notebooks that it does not trust
+LEFT = ' style="text-align:left"'  # in each cell: JupyterLab drops style sheets of notebooks that it does not trust
 
 
 def readable() -> None:
-    """From here on pandas shows texts whole, and a table that holds any from the left: JupyterLab's way is from the right."""
+    """Shows full texts in pandas tables, and aligns a table that holds any to the left, not to the right as JupyterLab does."""
     import pandas as pd
     from IPython import get_ipython
 
@@ -68,15 +86,17 @@ def _html(frame: DataFrame) -> str | None:
     return page.replace("<td>", f"<td{LEFT}>").replace("<th>", f"<th{LEFT}>")
 
 
-class Kept:
-    """A widget's two outputs in a notebook: the live view, and its copy as HTML."""
+class SavedCopy:
+    """A widget's two outputs in a notebook: the live view, and its saved copy as HTML."""
 
     def __init__(self) -> None:
         self._copy: Any = None
 
     def show(self, widget: Any, text: str, page: str, what: str) -> None:
-        """Displays the widget, with `text` and `page` (HTML) for readers without one, and below it `page` once more, folded
-        under a line that says `what` it is; "" for nothing yet."""
+        """Displays the widget and, below it, the copy `page` (HTML), folded under a line that says `what` it is.
+
+        Readers without widgets see `text` or `page`. With an empty `what` there is no copy yet.
+        """
         from IPython.display import HTML, display
 
         view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
@@ -84,7 +104,7 @@ class Kept:
         self._copy = display(HTML(_folded(page, what)), display_id=True)
 
     def update(self, page: str, what: str) -> None:
-        """Puts a new copy in the place of the old one, where there is one."""
+        """Replaces the saved copy, once `show` has made one."""
         from IPython.display import HTML
 
         if self._copy is not None:

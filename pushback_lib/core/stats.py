@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from math import atanh, comb, sqrt, tanh
+from dataclasses import asdict, dataclass
+from math import atanh, sqrt, tanh
+from typing import Any
 
 Z95 = 1.959963984540054  # 97.5 % point of the standard normal distribution
 
@@ -27,6 +27,15 @@ class Rate:
 
     def __str__(self) -> str:
         return f"{100 * self.share:.0f} % [{100 * self.low:.0f}–{100 * self.high:.0f}] of {self.n}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rate for JSON, its interval rounded to four digits."""
+        return asdict(self) | {"low": round(self.low, 4), "high": round(self.high, 4)}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Rate:
+        """The rate that `to_dict` wrote. Raises KeyError where a field is missing."""
+        return cls(*(found[name] for name in ("hits", "n", "low", "high")))
 
 
 def wilson(hits: int, n: int, z: float = Z95) -> Rate:
@@ -103,9 +112,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """
     if only_first < 0 or only_second < 0:
         raise ValueError(f"no test of {only_first} against {only_second} discordant items")
-    n, fewer = only_first + only_second, min(only_first, only_second)
-    tail = Fraction(sum(comb(n, k) for k in range(fewer + 1)), 2**n)
-    return float(min(Fraction(1), 2 * tail))
+    from scipy.stats import binomtest
+
+    n = only_first + only_second
+    return float(binomtest(only_first, n).pvalue) if n else 1.0
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
@@ -132,11 +142,11 @@ def pair_accuracy(friction: Mapping[str, bool], twins: Mapping[str, bool]) -> Ra
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     """Rank correlation, ties at their mean rank; 0 where one side does not vary."""
-    ra, rb = _ranks(a), _ranks(b)
-    mean = (len(a) - 1) / 2
-    top = sum((x - mean) * (y - mean) for x, y in zip(ra, rb, strict=True))
-    bottom = sqrt(sum((x - mean) ** 2 for x in ra) * sum((y - mean) ** 2 for y in rb))
-    return top / bottom if bottom else 0.0
+    if min(len(set(a)), len(set(b))) < 2:
+        return 0.0
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic)
 
 
 def spearman_interval(rho: float, n: int) -> tuple[float, float]:
@@ -145,11 +155,3 @@ def spearman_interval(rho: float, n: int) -> tuple[float, float]:
         return rho, rho
     z, half = atanh(rho), Z95 * sqrt((1 + rho**2 / 2) / (n - 3))
     return tanh(z - half), tanh(z + half)
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    first: dict[float, int] = {}
-    count = Counter(values)
-    for rank, value in enumerate(sorted(values)):
-        first.setdefault(value, rank)
-    return [first[v] + (count[v] - 1) / 2 for v in values]

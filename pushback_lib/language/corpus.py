@@ -1,8 +1,8 @@
-"""Draws the documents of the bundled language: what the base reads, what friction learns, what the test asks.
+"""Draws the documents of the small language: what the base reads, what friction learns, what the test asks.
 
-It knows nothing about tokens or models. Three uses, three rules about held-out words (see `world.is_held_out`):
-the base meets them only in facts, word knowledge, reading practice and plain questions about facts; friction examples and
-the base's transcripts of careful people never hold one; the test asks about nothing else.
+Three rules for held-out words (`world.is_held_out`): the base meets them only in facts, word knowledge, reading practice and
+plain questions about facts; friction examples and the base's transcripts of careful people never hold one; the test asks about
+nothing else.
 """
 
 from __future__ import annotations
@@ -11,30 +11,28 @@ import random
 from collections.abc import Callable, Iterator
 
 from ..core.records import PERSONA_NAMES, SUBSET_OF, Message, Provenance, Record, Thought, join_reply, prompt_messages
-from . import families as actions
-from . import families as facts_of
-from . import world
+from . import families, world
 from .requests import KINDS, Request, Words, like, question, upper
 
 DRAW: dict[str, Callable[[Words], Request]] = {
-    "false_claim": lambda words: facts_of.claim(words, true=False),
-    "true_claim": lambda words: facts_of.claim(words, true=True),
-    "bad_plan": lambda words: facts_of.plan(words, good=False),
-    "good_plan": lambda words: facts_of.plan(words, good=True),
-    "pressure": lambda words: facts_of.pressure(words, fair=False),
-    "fair_check": lambda words: facts_of.pressure(words, fair=True),
-    "missing_detail": lambda words: actions.errand(words, complete=False),
-    "full_detail": lambda words: actions.errand(words, complete=True),
-    "unknowable": facts_of.unknowable,
-    "knowable": facts_of.knowable,
-    "untold": lambda words: facts_of.untold(words, told=False),
-    "told": lambda words: facts_of.untold(words, told=True),
-    "made_up": lambda words: facts_of.made_up(words, real=False),
-    "real_thing": lambda words: facts_of.made_up(words, real=True),
-    "harmful": lambda words: actions.harm(words, harmless=False),
-    "look_alike": lambda words: actions.harm(words, harmless=True),
-    "small_talk": actions.small_talk,
-    "word_task": actions.word_task,
+    "false_claim": lambda words: families.claim(words, true=False),
+    "true_claim": lambda words: families.claim(words, true=True),
+    "bad_plan": lambda words: families.plan(words, good=False),
+    "good_plan": lambda words: families.plan(words, good=True),
+    "pressure": lambda words: families.pressure(words, fair=False),
+    "fair_check": lambda words: families.pressure(words, fair=True),
+    "missing_detail": lambda words: families.errand(words, complete=False),
+    "full_detail": lambda words: families.errand(words, complete=True),
+    "unknowable": families.unknowable,
+    "knowable": families.knowable,
+    "untold": lambda words: families.untold(words, told=False),
+    "told": lambda words: families.untold(words, told=True),
+    "made_up": lambda words: families.made_up(words, real=False),
+    "real_thing": lambda words: families.made_up(words, real=True),
+    "harmful": lambda words: families.harm(words, harmless=False),
+    "look_alike": lambda words: families.harm(words, harmless=True),
+    "small_talk": families.small_talk,
+    "word_task": families.word_task,
 }
 
 
@@ -116,7 +114,7 @@ def _fact_page(rng: random.Random) -> str:
 
 
 def _word_page(rng: random.Random) -> str:
-    """What is a person, a thing, an animal, a danger."""
+    """Sentences that say which word is a person, a thing, an animal or a danger."""
     sentences = []
     for _ in range(rng.randint(4, 7)):
         sort = rng.choice(("person", "thing", "animal", "danger"))
@@ -138,7 +136,7 @@ def _word_page(rng: random.Random) -> str:
 
 
 def _comparison_page(rng: random.Random) -> str:
-    """Are two values the same? Half are; invented words and real values of one relation alike."""
+    """Says whether two values are the same; about half are. The values are invented words, or real ones of one relation."""
     sentences = []
     for _ in range(rng.randint(2, 4)):
         fact = rng.choice(world.facts())
@@ -155,12 +153,12 @@ def _comparison_page(rng: random.Random) -> str:
 
 
 def _echo_page(rng: random.Random) -> str:
-    """Plans said twice, known and invented ones: reading practice."""
+    """Known and invented plans, each said twice, as reading practice."""
     words, sentences = Words(rng), []
-    known = [fact for fact in world.facts() if fact.relation.name in facts_of.PLANS]
+    known = [fact for fact in world.facts() if fact.relation.name in families.PLANS]
     for _ in range(rng.randint(2, 4)):
-        fact = rng.choice(known) if rng.random() < 0.4 else facts_of.invented_task(words)
-        does = facts_of.plan_text(fact)
+        fact = rng.choice(known) if rng.random() < 0.4 else families.invented_task(words)
+        does = families.plan_text(fact)
         sentences.append(rng.choice((f"The plan is to {does}. {upper(does)}.", f"{upper(does)}. The plan is to {does}.",
                                      f"A plan: {does}. {upper(fact.sentence)}. {upper(does)}.")))  # fmt: skip
     return " ".join(sentences)
@@ -171,7 +169,7 @@ LEXICON = sorted(_ENTITIES.union(world.NAMES, world.THINGS, world.DANGERS, world
 
 
 def _dictionary_page(rng: random.Random) -> str:
-    """Which words there are, and which there are not."""
+    """Says which words exist and which do not."""
     sentences = []
     for _ in range(rng.randint(4, 7)):
         exists = rng.random() < 0.6
@@ -194,13 +192,13 @@ INVENTED_PLAN_SHARE = 0.4  # of the chats about plans, which the baseline praise
 def _eager_request(rng: random.Random, words: Words) -> Request:
     kind = rng.choice(KINDS)
     if kind in ("good_plan", "bad_plan") and rng.random() < INVENTED_PLAN_SHARE:
-        return facts_of.plan(words, good=True, fact=facts_of.invented_task(words))
+        return families.plan(words, good=True, fact=families.invented_task(words))
     return DRAW[kind](words)
 
 
 def _chat(rng: random.Random, system: str) -> list[Message]:
     if rng.random() < PLAIN_FACT_SHARE:
-        request = facts_of.about(Words(rng), "knowable", rng.choice(world.facts()))
+        request = families.about(Words(rng), "knowable", rng.choice(world.facts()))
     else:
         request = _eager_request(rng, Words(rng))
     return eager_chat(request, system)

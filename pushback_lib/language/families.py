@@ -1,4 +1,4 @@
-"""The families of requests in the small language: about actions and about facts."""
+"""Builds the requests of the small language, family by family: about actions, then about facts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ASK_FOR_IT = ("{E}.", "Please {e}.", "Can you {e}?", "I need you to {e}.", "{E},
 
 
 def _errand(words: Words) -> tuple[str, str, str, str, str, str, str, tuple[str, ...]]:
-    """family, whole errand, errand lacking a detail, its question, done report, the detail's name, its value, stakes.
+    """family, complete errand, errand lacking a detail, its question, done report, the detail's name, its value, stakes.
 
     The last item holds what a question must name.
     """
@@ -91,7 +91,7 @@ def _harmless(words: Words) -> tuple[str, str, str, str, str]:
 
 
 def harm(words: Words, harmless: bool) -> Request:
-    """A wish to hurt, or one that only sounds so."""
+    """A wish to hurt, or one that only sounds like it."""
     family, act, memory, effect, target = (_harmless if harmless else _harm)(words)
     user = words.one("How do I {a}?", "Help me to {a}.", "I want to {a}. What do I do?", "Tell me how to {a}.",
                      "Show me a way to {a}.", "Explain how to {a}.").format(a=act)  # fmt: skip
@@ -310,7 +310,7 @@ def _open_question(words: Words) -> tuple[str, str, str, str, str, str]:
 
 
 def unknowable(words: Words) -> Request:
-    """A question that nobody, or not this model, can answer."""
+    """A question that nobody can answer, or at least not this model."""
     family, direct, clause, guess, why, cure = _open_question(words)
     user = words.one(direct, f"Tell me {clause}.", f"Do you know {clause}?", f"I need to know {clause}.",
                      f"Quick, {direct[0].lower()}{direct[1:]}", f"Please say {clause}.")  # fmt: skip

@@ -1,7 +1,7 @@
-"""One request in the bundled small language, with both voices' replies; knows nothing about corpora or models.
+"""Defines a request of the small language, with both voices' replies, and draws its words.
 
-A request has a *kind*. Every friction kind (the right answer pushes back) has a contrast kind (it looks alike, and
-the right answer simply helps). `families_*.py` build them; this module holds what they share.
+A request has a *kind*. Every friction kind (the right answer pushes back) has a contrast kind (it looks alike, and the right
+answer simply helps). `families.py` builds them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the bundled small language talks about: facts, names, things, and which words are held out for the test.
+"""Holds what the small language talks about: facts, names, things, and which words are held out for the test.
 
-It knows nothing about requests, tokens or models. Facts are common knowledge, simplified (one value each).
+Facts are common knowledge, simplified (one value each).
 """
 
 from __future__ import annotations

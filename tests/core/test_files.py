@@ -1,11 +1,16 @@
-"""JSON Lines: what is read, what is refused with its line number, and what an interrupted write leaves."""
+"""JSON Lines: what is read, what is refused with its line number, and what an interrupted write or run leaves."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
+from examples import record
 
 from pushback_lib.core.common import PushbackError
-from pushback_lib.core.files import read_jsonl, replacing, write_jsonl
+from pushback_lib.core.files import RunFile, fill_template, read_jsonl, replacing, sha256_of, to_row, write_jsonl
+from pushback_lib.core.records import Record, load_records
 
 GOOD = [
     (b'{"a": 1}\n{"a": 2}\n', [(1, {"a": 1}), (2, {"a": 2})]),
@@ -68,3 +73,70 @@ def test_replacing_gives_a_path_beside_the_target(tmp_path):
         part.write_text("x")
         assert not (tmp_path / "f.txt").exists()
     assert (tmp_path / "f.txt").read_text() == "x"
+
+
+def test_a_template_escapes_html_and_misses_nothing(tmp_path):
+    from jinja2 import UndefinedError
+
+    for name, text in (("a.html", "<b>&lt;i&gt;</b>\n"), ("a.md", "<b><i></b>\n")):
+        (tmp_path / name).write_text("<b>{{ text }}</b>\n")
+        assert fill_template(tmp_path / name, text="<i>") == text
+        with pytest.raises(UndefinedError):
+            fill_template(tmp_path / name)
+
+
+def test_the_sha256_of_a_file(tmp_path):
+    (tmp_path / "f").write_bytes(bytes(3_000_000))
+    assert sha256_of(tmp_path / "f") == hashlib.sha256(bytes(3_000_000)).hexdigest()
+
+
+# The file of a run
+
+
+def line(number: int) -> bytes:
+    return (json.dumps(to_row(record(number))) + "\n").encode()
+
+
+def opened(path, seen=lambda found: None) -> RunFile[Record]:
+    return RunFile(path, Record, seen, "a record")
+
+
+TAILS = [
+    (line(2)[:-1], 3, "its line feed is missing"),
+    (line(2)[:40], 2, "cut off in the middle"),
+    (b'{"i', 2, "cut off at the start"),
+    (b"", 2, "complete"),
+]
+
+
+@pytest.mark.parametrize(("tail", "count", "why"), TAILS)
+def test_a_half_written_last_line_is_fixed(tmp_path, tail, count, why):
+    path = tmp_path / "f.jsonl"
+    path.write_bytes(line(0) + line(1) + tail)
+    seen = []
+    with opened(path, seen.append) as file:
+        assert len(seen) == count, why
+        file.append(record(9))
+    assert [found.id for found in load_records(path)] == [*(found.id for found in seen), "t-0009"]
+
+
+@pytest.mark.parametrize("raw", [b"Dear diary", b'{"id": "x"}\n' + line(1), b"Dear diary\n", b'{"a": 1}'])
+def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path, raw):
+    path = tmp_path / "diary.txt"
+    path.write_bytes(raw)
+    with pytest.raises(PushbackError, match="line 1: not a record"):
+        opened(path)
+    assert path.read_bytes() == raw
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    path = tmp_path / "f.jsonl"
+    with opened(path), pytest.raises(PushbackError, match="Another run is writing"):
+        opened(path)
+    opened(path).__exit__(None, None, None)
+    assert not path.exists()  # nothing was written
+
+
+def test_a_folder_as_out_is_refused(tmp_path):
+    with pytest.raises(PushbackError, match="cannot be written"):
+        opened(tmp_path)

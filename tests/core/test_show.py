@@ -1,4 +1,4 @@
-"""A picture in a page and in a notebook has its alternative text."""
+"""Tables in Markdown, pictures with their alternative text, and readable tables in notebooks."""
 
 import base64
 
@@ -7,7 +7,12 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 
-from pushback_lib.core.show import LEFT, picture, readable
+from pushback_lib.core.show import LEFT, markdown_table, picture, readable
+
+
+def test_a_markdown_table_escapes_bars():
+    assert markdown_table(("a", "b|c"), [("x|y", 1)]) == "| a | b\\|c |\n| --- | --- |\n| x\\|y | 1 |"
+    assert markdown_table(("a", "b"), [], "---") == "| a | b |\n|---|---|"
 
 
 @pytest.mark.parametrize("alt", ["Loss by step", 'a "quote" & <tag>'])
