@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
@@ -11,13 +12,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.common import FRICTION, PushbackError
-from .checks import check_adapter, check_base, check_memory, check_source
-from .recipe import Recipe
+from .checks import check_adapter, check_base
+from .recipe import Recipe, config_for, hub_config
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+BOS, USER, ASSISTANT, EOS = "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"
+LOADS_AT_ONCE = 50e6  # parameters that load in less than a second, without a progress bar
+DRIVER_GIB = 0.45  # driver context and library workspaces: what nvidia-smi shows before the first tensor; an estimate
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # of a weight, with its share of the scales and of the scales' scales
+LIBRARIES_GIB = 0.7  # what Python, torch and transformers take of a machine's memory; an estimate
+PLAIN_LORA = (
+    "This system has no bitsandbytes (macOS): the base is loaded in 16 bit, and training is plain LoRA, not QLoRA. It takes "
+    "about three times the memory for the weights; `pushback fit --gpu laptop` plans it."
+)
+
+
+def quiet() -> None:
+    """Hides what only developers of the kit can act on: deprecations in transformers, a hint about optional kernels."""
+    import logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -31,14 +51,6 @@ def bars(logging: Any, shown: bool) -> Iterator[None]:
     finally:
         if hide:
             logging.enable_progress_bar()
-
-
-TEMPLATE_TOKENS = ("<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>")
-BLINK = 50e6  # parameters that load in a blink, without a progress bar
-PLAIN_LORA = (
-    "This system has no bitsandbytes (macOS): the base is loaded in 16 bit, and training is plain LoRA, not QLoRA. It takes "
-    "about three times the memory for the weights; `pushback fit --gpu laptop` plans it."
-)
 
 
 def dtype_for(capability: tuple[int, int] | None) -> torch.dtype:
@@ -55,13 +67,6 @@ def compute_dtype() -> torch.dtype:
     import torch
 
     return dtype_for(torch.cuda.get_device_capability() if torch.cuda.is_available() else None)
-
-
-def trainable_dtype(compute: torch.dtype) -> torch.dtype:
-    """The dtype of the adapter in training: fp32 under fp16, whose gradient scaler needs it, else bf16 (QLoRA, section 3)."""
-    import torch
-
-    return torch.float32 if compute is torch.float16 else torch.bfloat16
 
 
 def under_fsdp() -> bool:
@@ -119,7 +124,7 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
         )
     except OSError as error:
         raise _not_loaded(recipe, error) from error
-    missing = [token for token in TEMPLATE_TOKENS if token not in tokenizer.get_vocab()]
+    missing = [token for token in (BOS, USER, ASSISTANT, EOS) if token not in tokenizer.get_vocab()]
     if missing:
         raise PushbackError(
             f"The tokenizer of {recipe.base} has no token {', '.join(missing)}, of which the chat template is made. Choose a "
@@ -137,48 +142,69 @@ def _not_loaded(recipe: Recipe, error: OSError) -> PushbackError:
     )
 
 
-def quiet() -> None:
-    """Hides what only developers of the kit can act on: deprecations in transformers, a hint about optional kernels."""
-    import logging
+def memory_gib() -> tuple[float, float]:
+    """(free, all) memory in GiB: of the CUDA card if there is one, else of the machine."""
+    import psutil
+    import torch
 
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    machine = psutil.virtual_memory()
+    free, every = torch.cuda.mem_get_info() if torch.cuda.is_available() else (machine.available, machine.total)
+    return free / 2**30, every / 2**30
 
 
-def check_model(recipe: Recipe) -> None:
-    """Raises PushbackError, before anything is loaded, if base, memory or the Hub are not in order for this recipe."""
+def weights_gib(recipe: Recipe, four_bit: bool = True) -> float:
+    """What the base alone takes on this machine, libraries or driver included; `pushback fit` says it part by part."""
+    import torch
+
+    config, size = config_for(recipe), compute_dtype().itemsize
+    if four_bit and not bitsandbytes_runs():
+        size = 2  # bytes of a weight in bf16
+    unpacked = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)  # embeddings and head
+    linear = (recipe.parameters - unpacked) * (NF4_BYTES if four_bit and bitsandbytes_runs() else size)
+    return (unpacked * size + linear) / 2**30 + (DRIVER_GIB if torch.cuda.is_available() else LIBRARIES_GIB)
+
+
+def check_memory(recipe: Recipe, four_bit: bool = True) -> None:
+    """Raises PushbackError if the base alone does not fit into free memory."""
+    free, need = memory_gib()[0], weights_gib(recipe, four_bit)
+    if free < need:
+        raise PushbackError(
+            f"{recipe.name!r} needs about {need:.1f} GiB to load{'' if four_bit else ' unquantised'}, and {free:.1f} GiB are "
+            "free. Close other programs and notebooks, or choose a smaller model on the dial."
+        )
+
+
+def check_model(recipe: Recipe, four_bit: bool = True) -> None:
+    """Raises PushbackError, before any weights are fetched, if base, memory or the Hub are not in order for this recipe."""
     if recipe.is_local:
         check_base(recipe.base)
-    check_memory(recipe)
-    check_source(recipe)
+    check_memory(recipe, four_bit)
+    if not recipe.is_local:
+        hub_config(recipe.base, recipe.revision)
 
 
 def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
     """The base model: in NF4, or (`four_bit=False`) as it was published, for merging.
 
-    Where NF4 cannot be had, it is in 16 bit, and a warning says so: training is then LoRA without the Q. Raises
-    PushbackError before loading if a local folder is not whole, memory is short, or the Hub has or gives no such model.
+    Without bitsandbytes it is in 16 bit, and a warning says so: training is then LoRA without the Q. Raises PushbackError
+    before loading if a local folder is incomplete, memory is short, or the Hub does not give the model.
     """
     quiet()
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    check_model(recipe)
+    check_model(recipe, four_bit)
     plain = four_bit and quantisation() is None
     if plain:
         warnings.warn(PLAIN_LORA, stacklevel=2)
     try:
-        with bars(logging, recipe.parameters > BLINK):
+        with bars(logging, recipe.parameters > LOADS_AT_ONCE):
             return AutoModelForCausalLM.from_pretrained(
-                recipe.base,
-                revision=recipe.revision or "main",
-                dtype=torch.bfloat16 if plain else compute_dtype(),
-                quantization_config=quantisation() if four_bit else None,
-                device_map=_device_map(),
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
+                recipe.base, revision=recipe.revision or "main", dtype=torch.bfloat16 if plain else compute_dtype(),
+                quantization_config=quantisation() if four_bit else None, device_map=_device_map(),
+                use_safetensors=True, trust_remote_code=False,
+            )  # fmt: skip
     except OSError as error:
         raise _not_loaded(recipe, error) from error
 
@@ -193,18 +219,28 @@ def load_with_adapter(recipe: Recipe, adapter: str | Path, four_bit: bool = True
     return model.eval()
 
 
+def save_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Writes the model as 16-bit safetensors with `rope_theta` at the top level of its config, as Ollama reads it."""
+    import torch
+
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = tokenizer.bos_token_id
+        config.eos_token_id = config.pad_token_id = tokenizer.eos_token_id
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    config_path = out / "config.json"
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    config["rope_theta"] = config["rope_parameters"]["rope_theta"]
+    config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def machine_name() -> str:
     """The processor or CUDA card, in words."""
-    import os
-
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if info.exists()
-        else []
-    )
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
     return f"{os.cpu_count()} CPU cores ({names[0] if names else 'unknown processor'})"

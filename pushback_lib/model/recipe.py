@@ -1,8 +1,9 @@
-"""One dial: the size of the model sets every other number."""
+"""The dial, whose size of model sets every other number, and the configurations of the models."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ class Recipe:
     ends a run that has learned all it can. `patience`: the same talk, three looks at the validation split without gain.
     NF4 with double quantisation, LoRA on all linear layers, a paged 8-bit optimizer, gradient checkpointing: QLoRA
     (arXiv:2305.14314, sections 3 and 4). `warmup_share` 0.1: the talk. `max_length` 1024: the longest record of
-    data/friction is shorter in the real vocabulary (tests/test_real_tokenizer.py). `parameters`: counted from the
-    published configurations (shapes.py). `revision`: the newest commit of each repository on the Hub, as public code
+    data/friction is shorter in the real vocabulary (tests/ship/test_real_tokenizer.py). `parameters`: counted from the
+    published configurations below. `revision`: the newest commit of each repository on the Hub, as public code
     and caches pin it. Sampling: the model card of DeepSeek-R1 (temperature 0.6, top_p 0.95). The numbers of `tiny`
     were found by trying, on two CPU cores.
     """
@@ -74,7 +75,7 @@ class Recipe:
 
     @property
     def shipped_adapter(self) -> Path:
-        """Where the adapter that comes with the kit lies; only `tiny` has one."""
+        """The folder of the adapter that comes with the kit; only `tiny` has one."""
         return DATA / Path(self.name).name / "adapter"
 
 
@@ -106,12 +107,11 @@ def recipe_for(name: str) -> Recipe:
         raise PushbackError(
             f"No model called {name!r}. Choose one of: {', '.join(RECIPES)}; or give a Hub id (owner/name) or a local folder."
         )
-
-    return own_recipe(name)
+    return _own_recipe(name)
 
 
 def chosen_size() -> str:
-    """What the environment variable PUSHBACK_MODEL, the one dial of notebooks and commands, names; `tiny` if it is not set."""
+    """The size that the environment variable PUSHBACK_MODEL names, for notebooks and commands; `tiny` if it is not set."""
     return os.environ.get("PUSHBACK_MODEL", "tiny")
 
 
@@ -120,30 +120,17 @@ def chosen_recipe() -> Recipe:
     return recipe_for(chosen_size())
 
 
-def own_recipe(name: str) -> Recipe:
-    """The recipe for `./folder`, `owner/name` or `owner/name@revision`; only config.json is read.
-
-    Raises PushbackError if there is no such model, or it is not of the Qwen2 architecture.
-    """
-
-    values, base, revision = _config(name)
-    count = parameters(as_config(values, name))
-    longest = int(values.get("max_position_embeddings", 1024))
-    like = _like(count)
-    return dataclasses.replace(
-        like, name=name, base=base, parameters=count, revision=revision, max_length=min(like.max_length, longest)
-    )
-
-
-def _config(name: str) -> tuple[dict[str, Any], str, str | None]:
-    from .checks import check_base, hub_config
-
-    if Path(name).is_dir():
-        return check_base(name), name, None
-    if name.startswith((".", "/", "~")):
+def _own_recipe(name: str) -> Recipe:
+    """The recipe for `./folder`, `owner/name` or `owner/name@revision`; only config.json is read."""
+    base, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
+    if not Path(name).is_dir() and name.startswith((".", "/", "~")):
         raise PushbackError(f"No folder {name}. Check the path, or give a Hub id (owner/name).")
-    base, _, revision = name.partition("@")
-    return hub_config(base, revision or None), base, revision or None
+    config = _own_config(base, revision or None)
+    like = _like(parameters(config))
+    return dataclasses.replace(
+        like, name=name, base=base, parameters=parameters(config), revision=revision or None,
+        max_length=min(like.max_length, config.max_position_embeddings),
+    )  # fmt: skip
 
 
 def _like(count: int) -> Recipe:
@@ -152,6 +139,8 @@ def _like(count: int) -> Recipe:
 
 
 ARCHITECTURE = "qwen2"
+HUB_TIMEOUT_SECONDS = 10  # for the Hub to answer
+_BUNDLED = "or turn the dial to tiny, which comes with the kit."
 SOURCE = "https://huggingface.co/deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}/blob/main/config.json"
 
 # What the four models' config.json have in common. Read again in public files that quote them: ollama/ollama#9245 (14B),
@@ -172,8 +161,6 @@ _SIZES: dict[str, tuple[int, int, int, int, int, int, float, float]] = {
 _FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
            "vocab_size", "rms_norm_eps", "rope_theta")  # fmt: skip
 
-PUBLISHED_PARAMETERS = {"1.5b": 1_777_088_000, "7b": 7_615_616_512, "14b": 14_770_033_664, "32b": 32_763_876_352}
-
 
 def published_config(name: str) -> Qwen2Config:
     """The configuration of a published size, `1.5b`, `7b`, `14b` or `32b`. Raises PushbackError for any other name."""
@@ -182,13 +169,21 @@ def published_config(name: str) -> Qwen2Config:
     return as_config({**_COMMON, **dict(zip(_FIELDS, _SIZES[name], strict=True))}, SOURCE.format(size=name.upper()))
 
 
-def as_config(values: dict[str, Any], source: str) -> Qwen2Config:
-    """A configuration from the values of a config.json. Raises PushbackError if it is of another architecture, or not whole."""
-    if values.get("model_type") != ARCHITECTURE:
+def check_architecture(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """The values of a config.json, if they are of a Qwen2 causal language model. Raises PushbackError otherwise."""
+    kind = config.get("model_type")
+    found = (config.get("architectures") or ["Qwen2ForCausalLM"])[0] if kind == ARCHITECTURE else kind
+    if found != "Qwen2ForCausalLM":
         raise PushbackError(
-            f"{source} is of architecture {values.get('model_type')!r}; this kit needs {ARCHITECTURE!r}. "
-            "Choose a DeepSeek-R1-Distill-Qwen model."
+            f"{where} is of architecture {found!r}; this kit needs {ARCHITECTURE!r} (Qwen2ForCausalLM). Choose a "
+            f"DeepSeek-R1-Distill-Qwen model, {_BUNDLED}"
         )
+    return config
+
+
+def as_config(values: dict[str, Any], source: str) -> Qwen2Config:
+    """A configuration from the values of a config.json. Raises PushbackError for another architecture or a missing value."""
+    check_architecture(values, source)
     missing = [field for field in _FIELDS[:6] if not isinstance(values.get(field), int) or values[field] < 1]
     if missing:
         raise PushbackError(f"{source} does not say {', '.join(missing)}. Get the model's own config.json again.")
@@ -200,30 +195,75 @@ def as_config(values: dict[str, Any], source: str) -> Qwen2Config:
 def config_for(recipe: Recipe) -> Qwen2Config:
     """The configuration of a recipe's base: published, from its folder, or from the Hub (config.json alone).
 
-    Raises PushbackError if it is of another architecture, damaged, or cannot be had.
+    Raises PushbackError if it is of another architecture or damaged, or the Hub does not give it.
     """
     if recipe.name in _SIZES and not Path(recipe.base).is_dir():
         return published_config(recipe.name)
-    folder = Path(recipe.base)
-    if not folder.is_dir():
-        return as_config(_from_hub(recipe), recipe.base)
-    path = folder / "config.json"
+    return _own_config(recipe.base, recipe.revision)
+
+
+def _own_config(base: str, revision: str | None) -> Qwen2Config:
+    if not Path(base).is_dir():
+        return as_config(hub_config(base, revision), base)
+    path = Path(base) / "config.json"
+    return as_config(read_json(path, "Get the model's folder again."), str(path))
+
+
+def read_json(path: Path, fix: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises PushbackError, ending in `fix`, if the file is missing or damaged."""
+    if not path.is_file():
+        raise PushbackError(f"No {path.name} in {path.parent}. {fix}")
     try:
-        return as_config(json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PushbackError(f"{path} cannot be read ({error}). Get the model's folder again.") from error
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PushbackError(f"{path} is damaged ({error}). {fix}") from error
 
 
-def _from_hub(recipe: Recipe) -> dict[str, Any]:
-    from transformers import PreTrainedConfig
+def hub_config(model: str, revision: str | None = None) -> dict[str, Any]:
+    """The config.json of a model on the Hub, from the cache if it is there, else from the Hub (a few kilobytes).
+
+    Raises PushbackError for a misspelt, private or gated id, a revision that does not exist, no connection, a repository
+    that holds no model, and a model of another architecture.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return PreTrainedConfig.get_config_dict(recipe.base, revision=getattr(recipe, "revision", None))[0]
-    except OSError as error:  # what transformers raises for no network, no such model, no access
+        path = try_to_load_from_cache(model, "config.json", revision=revision)
+        if not isinstance(path, str):
+            url = hf_hub_url(model, "config.json", revision=revision)
+            get_hf_file_metadata(url, timeout=HUB_TIMEOUT_SECONDS)  # fails at once, where a download would try again
+            path = hf_hub_download(model, "config.json", revision=revision)
+    except HFValidationError as error:
+        raise PushbackError(f"{model!r} is not a Hub id (owner/name): {str(error).split('.')[0]}. Check --model.") from error
+    except HfHubHTTPError as error:
+        raise PushbackError(_refused(model, revision, error)) from error
+    except (OSError, *HfHubHTTPError.__bases__) as error:  # what the Hub's HTTP library, httpx or a later one, raises
+        what = f"revision {revision}" if revision else "the model"
         raise PushbackError(
-            f"{recipe.base} could not be reached: {str(error).splitlines()[0]} Check the name and the connection, or plan "
-            f"with a size that comes with the kit: {', '.join(_SIZES)}."
+            f"{model} could not be loaded: the Hub does not answer, and {what} is not in this machine's cache. "
+            f"Check the connection (and that HF_HUB_OFFLINE is not set), {_BUNDLED}"
         ) from error
+    with open(path, encoding="utf-8") as file:
+        return check_architecture(json.load(file), model)
+
+
+def _refused(model: str, revision: str | None, error: Exception) -> str:
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):  # before RepositoryNotFoundError, of which it is a kind
+        return (f"{model} is gated: its owner wants you to accept terms first. Do so on its page on the Hub, log in with "
+                f"`hf auth login`, and run again; or choose an ungated model: {', '.join(RECIPES)}.")  # fmt: skip
+    if isinstance(error, RevisionNotFoundError):
+        return (f"{model} has no revision {revision!r}. Look it up under Files, History on the model's page, or leave it out "
+                "to take the newest.")  # fmt: skip
+    if isinstance(error, RepositoryNotFoundError):
+        near = difflib.get_close_matches(model, [recipe.base for recipe in RECIPES.values() if recipe.name != "tiny"], 1, 0.8)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return f"The Hub has no model {model!r}, or it is private.{hint} Check the spelling, or log in with `hf auth login`."
+    if isinstance(error, EntryNotFoundError):
+        return f"{model} holds no config.json, so it is no transformers model. Check the id: a GGUF repository has none."
+    return f"{model} could not be loaded: {str(error).splitlines()[0]} Try again later, {_BUNDLED}"
 
 
 def parameters(config: Qwen2Config) -> int:

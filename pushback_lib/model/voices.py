@@ -1,17 +1,16 @@
-"""Two voices from one model: baseline (adapter off) and friction (adapter on), generated in one mixed batch.
-
-It knows nothing about what a good answer is.
-"""
+"""Two voices from one model: baseline (adapter off) and friction (adapter on), generated in one mixed batch."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.common import BASELINE, FRICTION, VOICES
-from ..core.records import Message, Reply, prompt_messages, split_reply
+from ..core.records import CLOSE, Message, Reply, prompt_messages, split_reply
+from .load import load_tokenizer, load_with_adapter, memory_gib, weights_gib
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -19,11 +18,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 ADAPTER_OF = {BASELINE: "__base__", FRICTION: FRICTION}  # PEFT's name for "no adapter" in a mixed batch
+CONVERSATION_GIB = 0.8  # beside the weights, for what is said; an estimate
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """A model with its adapter, the tokenizer and the recipe whose system prompt both voices share.
+    """A model with its adapter, the tokenizer, the recipe whose system prompt both voices share, and the adapter's folder.
 
     `lock` is held while it generates: PEFT names the rows' adapters in hooks on the model's own layers, so that two
     generations at once (a chat, and a cell beside it) would speak with each other's adapters.
@@ -32,6 +32,7 @@ class Speaker:
     model: PeftModel
     tokenizer: PreTrainedTokenizerFast
     recipe: Recipe
+    adapter: Path
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def ask(self, user_input: str, **options: Any) -> dict[str, Reply]:
@@ -46,29 +47,35 @@ class Speaker:
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
+        thoughts: Sequence[str] | None = None,
     ) -> list[dict[str, Reply]]:
-        """Every voice's reply to every conversation, all in one batch; greedy at temperature 0."""
+        """Every voice's reply to every conversation, all in one batch; greedy at temperature 0.
+
+        With `thoughts`, one for each conversation, every answer continues from that reasoning ("" for none), which is closed.
+        """
         import torch
 
         prompts = [self.tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in conversations]
-        rows = [(prompt, voice) for prompt in prompts for voice in voices]
-        inputs = self.tokenizer([p for p, _ in rows], return_tensors="pt", padding=True, add_special_tokens=False)
+        heads = [""] * len(prompts) if thoughts is None else [f"{thought}\n{CLOSE}\n\n" for thought in thoughts]
+        rows = [(prompt, head, voice) for prompt, head in zip(prompts, heads, strict=True) for voice in voices]
+        texts = [prompt + head for prompt, head, _ in rows]
+        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         inputs = inputs.to(self.model.device)
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature else {"do_sample": False}
         with self.lock, torch.inference_mode():
             torch.manual_seed(seed)
             out = self.model.generate(
-                **inputs, adapter_names=[ADAPTER_OF[voice] for _, voice in rows], **sampling,
+                **inputs, adapter_names=[ADAPTER_OF[voice] for _, _, voice in rows], **sampling,
                 max_new_tokens=max_new_tokens or self.recipe.max_new_tokens, pad_token_id=self.tokenizer.pad_token_id,
             )  # fmt: skip
         new = out[:, inputs["input_ids"].shape[1] :].tolist()
-        replies = [self._reply(ids, voice) for ids, (_, voice) in zip(new, rows, strict=True)]
+        replies = [self._reply(head, ids, voice) for ids, (_, head, voice) in zip(new, rows, strict=True)]
         return [dict(zip(voices, replies[at : at + len(voices)], strict=True)) for at in range(0, len(rows), len(voices))]
 
-    def _reply(self, ids: list[int], voice: str) -> Reply:
+    def _reply(self, head: str, ids: list[int], voice: str) -> Reply:
         finished = self.tokenizer.eos_token_id in ids
         ids = ids[: ids.index(self.tokenizer.eos_token_id)] if finished else ids
-        text, end = self.tokenizer.decode(ids), "stop" if finished else "length"
+        text, end = head + self.tokenizer.decode(ids), "stop" if finished else "length"
         return split_reply(text, voice=voice, tokens=len(ids), ids=tuple(ids), end=end)
 
     def speak_all(self, conversations: Sequence[list[Message]], batch: int = 48,
@@ -85,23 +92,28 @@ class Speaker:
         return results
 
 
-def load_speaker(recipe: Recipe, adapter: Any = None, four_bit: bool = True) -> Speaker:
-    """Loads base, tokenizer and adapter (by default the one shipped with the kit)."""
-    from .load import load_tokenizer, load_with_adapter
+def greedy(model: Any, tokenizer: Any, recipe: Recipe, conversations: Sequence[list[Message]]) -> list[str]:
+    """One model's greedy replies, thought and answer, to all conversations in one batch."""
+    import torch
 
-    model = load_with_adapter(recipe, adapter or recipe.shipped_adapter, four_bit)
-    return Speaker(model, load_tokenizer(recipe), recipe)
+    prompts = [tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in conversations]
+    inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+    with torch.no_grad():
+        out = model.generate(**inputs.to(model.device), do_sample=False, max_new_tokens=recipe.max_new_tokens, use_cache=True,
+                             pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    return tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def load_chat_speaker(recipe: Recipe, adapter: Any = None) -> Speaker:
-    """`load_speaker` for a chat on this machine: on a CPU with unquantised weights, if they fit into free memory.
+def load_voices(recipe: Recipe, adapter: str | Path | None = None, four_bit: bool | None = True) -> Speaker:
+    """Loads base, tokenizer and adapter (by default the one shipped with the kit), in NF4 or in 16 bit.
 
-    NF4 saves memory and costs time: a CPU unpacks every weight again for each token.
+    With `four_bit=None`, for a chat: unquantised on a CPU, if that fits into free memory. NF4 saves memory and costs time: a
+    CPU unpacks every weight again for each token.
     """
     import torch
 
-    from .checks import free_memory_gib
-    from .load import compute_dtype
-
-    unpacked = 1.5 + recipe.parameters * compute_dtype().itemsize / 2**30  # libraries, weights
-    return load_speaker(recipe, adapter, four_bit=torch.cuda.is_available() or free_memory_gib() < unpacked)
+    folder = Path(adapter or recipe.shipped_adapter)
+    if four_bit is None:
+        unpacked = weights_gib(recipe, four_bit=False) + CONVERSATION_GIB
+        four_bit = torch.cuda.is_available() or memory_gib()[0] < unpacked
+    return Speaker(load_with_adapter(recipe, folder, four_bit), load_tokenizer(recipe), recipe, folder)

@@ -1,32 +1,37 @@
-"""The OpenAI-compatible backend against a real server on loopback, and the local one with a real tiny model."""
+"""The OpenAI-compatible backend against a real server on loopback."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import socket
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from types import SimpleNamespace
 
 import pytest
 from loopback_server import KEY, MODEL, Loopback
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import Reply
-from pushback_lib.model.server import CallFailed, LocalChat, OpenAIChat, _retry_after, load_local, parse_completion
+from pushback_lib.model.server import RETRIED, CallFailed, OpenAIChat, parse_completion
 
 ASK = [{"role": "system", "content": "Part: Answer"}, {"role": "user", "content": "Is the kettle safe?"}]
 
 
 @pytest.fixture(autouse=True)
-def key(monkeypatch):
+def waited(monkeypatch):
+    """The key is set, and the seconds for which the openai library waits are noted, not slept."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    found = []
+
+    async def sleep(seconds):
+        found.append(seconds)
+
+    monkeypatch.setattr("anyio.sleep", sleep)
+    return found
 
 
 def ask(url: str, *, model: str = MODEL, check: bool = False, **options) -> tuple[Reply | None, OpenAIChat]:
     async def work():
-        chat = OpenAIChat(model, url, **{"timeout": 0.5, "backoff": 0.01, "attempts": 3, **options})
+        chat = OpenAIChat(model, url, **{"timeout": 0.5, "attempts": 3, **options})
         try:
             if check:
                 return await chat.check(), chat
@@ -48,19 +53,22 @@ def test_one_reply_with_its_tokens_and_what_was_sent():
 
 
 FAULTS = [
-    ("timeout", "timeout"),
-    ("rate_limited", "rate_limited"),
-    ("server_error", "server_error"),
-    ("half_json", "malformed"),
+    ("timeout", CallFailed, "timeout: no reply within 0.2 s", 3),
+    ("rate_limited", CallFailed, "rate_limited: HTTP 429: slow down", 3),
+    ("server_error", CallFailed, "server_error: HTTP 500: out of memory", 3),
+    ("half_json", CallFailed, "malformed: ", 1),  # the debate asks again, with another seed
+    ("dropped", PushbackError, "No server answers", 3),
+    ("out_of_quota", PushbackError, "has no quota left", 3),
+    ("come_back_later", PushbackError, "asks to wait 7200 s .HTTP 429: slow down.", 1),
 ]
 
 
-@pytest.mark.parametrize(("fault", "reason"), FAULTS)
-def test_a_failing_call_is_tried_again_and_counted(fault, reason):
-    with Loopback(faults=(fault,), fault_rate=1.0, hang=0.6) as server, pytest.raises(CallFailed) as caught:
+@pytest.mark.parametrize(("fault", "error", "says", "calls"), FAULTS)
+def test_a_failing_call_is_tried_again_and_named(fault, error, says, calls):
+    with Loopback(faults=(fault,), fault_rate=1.0, hang=0.6) as server, pytest.raises(error, match=says) as caught:
         ask(server.base_url, timeout=0.2)
-    assert caught.value.reason == reason
-    assert server.served[fault] == 3
+    assert server.served == {fault: calls}
+    assert error is PushbackError or caught.value.reason == says.split(":")[0]
 
 
 def test_a_fault_that_passes_costs_only_a_retry():
@@ -68,54 +76,27 @@ def test_a_fault_that_passes_costs_only_a_retry():
         server.draw.seed(1)
         reply, chat = ask(server.base_url, attempts=8)
     assert reply.text
-    assert chat.failures["server_error"] == server.served["server_error"] > 0
+    assert chat.failures == {RETRIED: server.served["server_error"]}
+    assert server.served["server_error"] > 0
 
 
-def test_a_server_that_drops_every_connection_ends_the_run():
-    with Loopback(faults=("dropped",), fault_rate=1.0) as server, pytest.raises(PushbackError, match="No server answers"):
-        ask(server.base_url)
-    assert server.served["dropped"] == 3
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(monkeypatch):
+    monkeypatch.setattr("pushback_lib.model.server.LONGEST_WAIT", 0)
+    with Loopback(faults=("trickle",), fault_rate=1.0, hang=5) as server, pytest.raises(CallFailed, match="timeout"):
+        ask(server.base_url, timeout=0.3, attempts=2)
+    assert server.served == {"trickle": 1}
 
 
-def test_retry_after_is_waited_for(monkeypatch):
-    waited = []
-
-    async def sleep(seconds):
-        waited.append(seconds)
-
-    monkeypatch.setattr("pushback_lib.model.server.asyncio.sleep", sleep)
-    with Loopback(faults=("rate_limited",), fault_rate=1.0) as server, pytest.raises(CallFailed):
-        ask(server.base_url)
-    assert waited == [0.05, 0.05]
+WAITS = [("rate_limited", [0.05] * 5, 1), ("server_error", [0.5, 1, 2, 4, 8], 0.7)]  # Retry-After; or doubled, with jitter
 
 
-def test_back_off_doubles_with_jitter():
-    chat = OpenAIChat(MODEL, "http://127.0.0.1:9/v1", backoff=1.0)
-    for attempt, full in [(1, 1.0), (2, 2.0), (4, 8.0), (9, 30.0)]:
-        waits = {chat._wait(attempt, None) for _ in range(50)}
-        assert len(waits) > 1
-        assert all(full / 2 <= wait <= full for wait in waits), f"attempt {attempt}: {waits}"
-
-
-def test_a_wait_beyond_reason_ends_the_run():
-    chat = OpenAIChat(MODEL, "http://127.0.0.1:9/v1")
-    with pytest.raises(PushbackError, match="asks to wait 7200 s"):
-        chat._wait(1, 7200.0)
-
-
-RETRY_AFTER = [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("soon", None), (None, None)]
-
-
-@pytest.mark.parametrize(("value", "wanted"), RETRY_AFTER)
-def test_retry_after_in_seconds(value, wanted):
-    headers = {} if value is None else {"retry-after": value}
-    assert _retry_after(SimpleNamespace(response=SimpleNamespace(headers=headers))) == wanted
-
-
-def test_retry_after_as_a_date():
-    value = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
-    found = _retry_after(SimpleNamespace(response=SimpleNamespace(headers={"retry-after": value})))
-    assert 50 < found <= 60
+@pytest.mark.parametrize(("fault", "seconds", "least"), WAITS)
+def test_the_waits_are_what_retry_after_says_or_double_with_jitter(waited, fault, seconds, least):
+    with Loopback(faults=(fault,), fault_rate=1.0) as server, pytest.raises(CallFailed):
+        ask(server.base_url, attempts=6)
+    assert len(waited) == 5
+    assert all(least * full <= wait <= full for wait, full in zip(waited, seconds, strict=True)), waited
+    assert (waited == seconds) == (least == 1)
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -154,15 +135,8 @@ def test_a_paid_server_without_a_key_is_refused_before_any_call(monkeypatch):
 
 
 BODIES = [
-    b"",
-    b"{",
-    b"[]",
-    b"<html>Bad gateway</html>",
-    b'{"choices": []}',
-    b'{"choices": null}',
-    b'{"choices": [{}]}',
+    *rb'|{|[]|<html>Bad gateway</html>|{"choices": []}|{"choices": null}|{"choices": [{}]}|{"error": "busy"}'.split(b"|"),
     b'{"choices": [{"message": null}]}',
-    b'{"error": "busy"}',
     b"\xff\xfe",
 ]
 
@@ -178,63 +152,18 @@ def test_a_body_without_text_or_usage_is_an_empty_reply():
     assert parse_completion(raw) == Reply(end="stop")
 
 
-REASONED = [
-    ({"content": "\n\nNo.", "reasoning_content": "\nHm.\n"}, ("Hm.", "No.", True)),  # llama.cpp
-    ({"content": "No.", "reasoning": "Hm."}, ("Hm.", "No.", True)),  # Ollama
-    ({"content": "<think>\nHm.\n</think>\n\nNo."}, ("Hm.", "No.", True)),  # a server that leaves the text as it is
-    ({"content": "No.", "reasoning_content": None}, ("", "No.", True)),
-    ({"content": "", "reasoning_content": "Hm. And"}, ("Hm. And", "", False)),  # cut off
+REPLIES = [
+    ({"content": "\n\nNo.", "reasoning_content": "\nHm.\n"}, "stop", ("Hm.", "No.", True, "stop")),  # llama.cpp
+    ({"content": "No.", "reasoning": "Hm."}, None, ("Hm.", "No.", True, "stop")),  # Ollama
+    ({"content": "<think>\nHm.\n</think>\n\nNo."}, "stop", ("Hm.", "No.", True, "stop")),  # the text as it was generated
+    ({"content": "No.", "reasoning_content": None}, "content_filter", ("", "No.", True, "length")),
+    ({"content": None}, "tool_calls", ("", "", True, "length")),
+    ({"content": "", "reasoning_content": "Hm. And"}, "length", ("Hm. And", "", False, "length")),
 ]
 
 
-@pytest.mark.parametrize(("message", "reply"), REASONED)
-def test_reasoning_that_the_server_keeps_apart_is_not_lost(message, reply):
-    raw = json.dumps({"choices": [{"message": message}]}).encode()
+@pytest.mark.parametrize(("message", "finish", "wanted"), REPLIES)
+def test_reasoning_is_not_lost_and_only_a_reply_that_the_model_ended_is_complete(message, finish, wanted):
+    raw = json.dumps({"choices": [{"message": message, "finish_reason": finish}], "usage": None}).encode()
     found = parse_completion(raw)
-    assert (found.thought, found.answer, found.closed) == reply
-
-
-def test_the_local_backend_passes_on_what_it_is_asked():
-    def generate(messages, seed, temperature, max_tokens):
-        return Reply(answer=f"{messages[-1]['content']} {seed} {temperature} {max_tokens}", end="stop")
-
-    async def work():
-        return await LocalChat("own", generate).complete(ASK, seed=1, temperature=0.5, max_tokens=9)
-
-    assert asyncio.run(work()).answer == "Is the kettle safe? 1 0.5 9"
-
-
-def test_a_local_model_that_is_not_there_is_named():
-    with pytest.raises(PushbackError, match=r"No model could be loaded from '/nowhere/at/all'"):
-        load_local("/nowhere/at/all")
-
-
-@pytest.fixture
-def tiny_model(tmp_path):
-    """A random Qwen2 of a few thousand weights, with a tokenizer and a template that opens the thought."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-    words = ["[unk]", "[end]", *"is the kettle safe think answer part : ? < > /".split()]
-    raw = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="[unk]"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="[end]", unk_token="[unk]")
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}<think>\n"
-    tokenizer.save_pretrained(tmp_path)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = Qwen2Config(vocab_size=len(words), num_key_value_heads=2, eos_token_id=1, **sizes)
-    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
-    return tmp_path
-
-
-def test_a_real_tiny_model_replies_the_same_for_the_same_seed(tiny_model):
-    chat = load_local(str(tiny_model))
-
-    def reply(seed):
-        return asyncio.run(chat.complete(ASK, seed=seed, temperature=1.0, max_tokens=12))
-
-    one, again, other = reply(1), reply(1), reply(2)
-    assert one == again != other
-    assert one.text.startswith("<think>\n")
-    assert one.end in ("stop", "length")
-    assert 0 < one.tokens <= 12
+    assert (found.thought, found.answer, found.closed, found.end) == wanted

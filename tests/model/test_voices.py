@@ -1,12 +1,14 @@
 """Two voices from one base, with the adapter that ships."""
 
+import threading
+
 import pytest
 
 from pushback_lib.core.common import BASELINE, FRICTION
 from pushback_lib.core.records import prompt_messages
 from pushback_lib.measure.prompts import held_out_requests
 from pushback_lib.model.recipe import recipe_for
-from pushback_lib.model.voices import load_chat_speaker, load_speaker
+from pushback_lib.model.voices import greedy, load_voices
 
 TINY = recipe_for("tiny")
 REQUESTS = held_out_requests(1)
@@ -15,7 +17,7 @@ CONVERSATIONS = [prompt_messages(r.user, TINY.system, r.history) for r in REQUES
 
 @pytest.fixture(scope="module")
 def speaker():
-    return load_speaker(TINY)
+    return load_voices(TINY)
 
 
 def test_one_mixed_batch_says_what_each_voice_says_alone(speaker):
@@ -26,13 +28,9 @@ def test_one_mixed_batch_says_what_each_voice_says_alone(speaker):
 
 
 def test_the_baseline_is_the_base_with_the_adapter_off(speaker):
-    prompt = speaker.tokenizer.apply_chat_template(
-        CONVERSATIONS[0], add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
     with speaker.model.disable_adapter():
-        ids = speaker.model.generate(**prompt, do_sample=False, max_new_tokens=80)
-    text = speaker.tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert speaker.speak(CONVERSATIONS[:1])[0][BASELINE].text == text
+        texts = greedy(speaker.model, speaker.tokenizer, TINY, CONVERSATIONS[:2])
+    assert [both[BASELINE].text for both in speaker.speak(CONVERSATIONS[:2])] == texts
 
 
 def test_both_voices_think_and_answer(speaker):
@@ -66,16 +64,14 @@ def test_any_number_of_conversations_keeps_its_order(speaker):
 
 @pytest.mark.parametrize(("free", "dtype"), [(8.0, "float32"), (1.0, "uint8")])
 def test_a_chat_on_a_cpu_is_unquantised_where_memory_allows(monkeypatch, free, dtype):
-    monkeypatch.setattr("pushback_lib.model.checks.free_memory_gib", lambda: free)
-    monkeypatch.setattr("pushback_lib.model.load.check_memory", lambda recipe: None)
-    weight = load_chat_speaker(TINY).model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight
+    monkeypatch.setattr("pushback_lib.model.voices.memory_gib", lambda: (free, 64.0))
+    monkeypatch.setattr("pushback_lib.model.load.check_memory", lambda *_: None)
+    weight = load_voices(TINY, four_bit=None).model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight
     assert str(weight.dtype) == f"torch.{dtype}"
 
 
 def test_a_speaker_generates_once_at_a_time(speaker):
     """PEFT's hooks on the model would mix up the adapters of two generations."""
-    import threading
-
     expected, results = speaker.speak(CONVERSATIONS[:2]), []
     threads = [threading.Thread(target=lambda: results.append(speaker.speak(CONVERSATIONS[:2]))) for _ in range(3)]
     for thread in threads:
