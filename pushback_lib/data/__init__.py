@@ -1,0 +1,18 @@
+"""Training data: six personas debate requests, records are stored and checked (notebook 02)."""
+
+from .card import plot_domains
+from .checks import check_splits, load_splits
+from .debate import Brief, DebateSettings, ScriptedChat, hold_debate, invent
+from .make import make_records
+
+__all__ = [
+    "Brief",
+    "DebateSettings",
+    "ScriptedChat",
+    "check_splits",
+    "hold_debate",
+    "invent",
+    "load_splits",
+    "make_records",
+    "plot_domains",
+]

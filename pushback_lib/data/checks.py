@@ -1,4 +1,4 @@
-"""Check a data set: duplicates, balance, leakage, openings, personal data."""
+"""Check a data set: texts, repetition, balance, and leaks between its splits."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
 from ..core.common import PushbackError
 from ..core.records import PERSONA_NAMES, Record, load_records
-from .text_rules import control_tokens, looks_english, personal_data, words
+from .text_rules import control_tokens, looks_english, normal, personal_data, words
 
 SPLITS = ("train", "validation", "test")
 Splits = dict[str, list[Record]]
@@ -48,29 +48,59 @@ class Finding:
         return {**asdict(self), "ok": self.ok}
 
 
+def load_splits(path: str | os.PathLike[str]) -> Splits:
+    """Records by split, from a folder of train, validation and test files, or from one file (split named "").
+
+    Raises PushbackError naming a missing file, or the line that breaks the schema.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return {name: load_records(path / f"{name}.jsonl") for name in SPLITS}
+    if not path.exists():
+        raise PushbackError(f"Nothing at {path}. Pass a folder with {SPLITS[0]}.jsonl, or one file of records.")
+    return {"": load_records(path)}
+
+
+def check_splits(splits: Splits) -> list[Finding]:
+    """All checks. Size, balance and splits are judged only for a data set of several splits, not for a single file."""
+    records = flat(splits)
+    balance = balance_checks(splits) if len(splits) > 1 else []
+    return [*balance, *text_checks(records), *repeat_checks(records)]
+
+
 def flat(splits: Splits) -> list[Record]:
     """All records, in the order of the splits."""
     return list(chain.from_iterable(splits.values()))
 
 
-def share(part: int, whole: int) -> str:
+def percent(part: int, total: int) -> str:
     """`12.5 % (2 of 16)`."""
-    return f"{100 * part / max(1, whole):.1f} % ({part:,} of {whole:,})"
+    return f"{100 * part / max(1, total):.1f} % ({part:,} of {total:,})"
 
 
-def first(ids: Sequence[str]) -> tuple[str, ...]:
+def unique(ids: Iterable[str]) -> tuple[str, ...]:
     """Ids without repeats, in order."""
     return tuple(dict.fromkeys(ids))
 
 
+def ids_by(keys: Iterable[tuple[Hashable, str]]) -> dict[Hashable, list[str]]:
+    """The ids of each key, of (key, id)."""
+    found = defaultdict(list)
+    for key, id in keys:
+        found[key].append(id)
+    return found
+
+
+# Each text by itself
+
 ANSWER_WORDS, THOUGHT_WORDS, REQUEST_WORDS = (8, 300), (2, 80), (2, 250)
-OUTLIERS = 0.01  # share of records whose lengths may lie outside
-RIVALS, NEAR, STRAYS = 50, 10, 0.10  # requests compared with; rank that still counts as near; records that may stray
+MAX_OUTLIERS = 0.01  # share of records whose lengths may lie outside
+RIVALS, NEAR, MAX_FAR = 50, 10, 0.10  # requests compared with; rank that still counts as near; share that may be further
 _ERROR = re.compile(r"^\W*(?:error|exception|traceback)\b\W*:", re.IGNORECASE)
 
 
 def text_checks(records: Sequence[Record]) -> list[Finding]:
-    """All checks of this module."""
+    """The checks that look at each text."""
     return [
         unique_ids(records),
         personas(records),
@@ -92,55 +122,34 @@ def unique_ids(records: Sequence[Record]) -> Finding:
 
 def personas(records: Sequence[Record]) -> Finding:
     """Friction records that lack one of six thoughts or its friction span, and plain ones that have a span."""
-    ids = tuple(record.id for record in records if not _debated(record))
+    spoke = [(record, tuple(thought.persona for thought in record.thoughts if thought.friction)) for record in records]
+    ids = tuple(record.id for record, names in spoke if names != (() if record.subset == "plain" else PERSONA_NAMES))
     return Finding("personas", len(ids), 0, ids, "friction records without six thoughts and spans, or plain with a span")
-
-
-def _debated(record: Record) -> bool:
-    if record.subset == "plain":
-        return not any(thought.friction for thought in record.thoughts)
-    spoke = tuple(thought.persona for thought in record.thoughts if thought.friction)
-    return spoke == PERSONA_NAMES
 
 
 def lengths(records: Sequence[Record]) -> Finding:
     """Records with a text shorter or longer than its kind allows, in words."""
-    ids = tuple(record.id for record in records if not _fits(record))
-    detail = (
-        f"records with an answer outside {_span(ANSWER_WORDS)}, a thought outside {_span(THOUGHT_WORDS)} or a request "
-        f"outside {_span(REQUEST_WORDS)} words"
-    )
-    return Finding("lengths", len(ids), int(OUTLIERS * len(records)), ids, detail)
 
+    def fits(record: Record) -> bool:
+        texts = [(record.answer, ANSWER_WORDS), (record.user_input, REQUEST_WORDS)]
+        texts += [(thought.thought, THOUGHT_WORDS) for thought in record.thoughts]
+        return all(least <= len(text.split()) <= most for text, (least, most) in texts)
 
-def _fits(record: Record) -> bool:
-    def within(text: str, bounds: tuple[int, int]) -> bool:
-        return bounds[0] <= len(text.split()) <= bounds[1]
-
-    return (
-        within(record.answer, ANSWER_WORDS)
-        and within(record.user_input, REQUEST_WORDS)
-        and all(within(thought.thought, THOUGHT_WORDS) for thought in record.thoughts)
-    )
-
-
-def _span(bounds: tuple[int, int]) -> str:
-    return f"{bounds[0]} to {bounds[1]}"
+    ids = tuple(record.id for record in records if not fits(record))
+    spans = [f"{least} to {most}" for least, most in (ANSWER_WORDS, THOUGHT_WORDS, REQUEST_WORDS)]
+    detail = "records with an answer outside {}, a thought outside {} or a request outside {} words".format(*spans)
+    return Finding("lengths", len(ids), int(MAX_OUTLIERS * len(records)), ids, detail)
 
 
 def texts(record: Record) -> Iterable[str]:
     """Every text of a record."""
-    return (
-        record.user_input,
-        *(turn.content for turn in record.history),
-        *(thought.thought for thought in record.thoughts),
-        record.answer,
-    )
+    said, thought = (turn.content for turn in record.history), (thought.thought for thought in record.thoughts)
+    return (record.user_input, *said, *thought, record.answer)
 
 
 def _each(records: Sequence[Record], name: str, bad: Callable[[str], object], detail: str) -> Finding:
     ids = [record.id for record in records for text in texts(record) if bad(text)]
-    return Finding(name, len(ids), 0, first(ids), detail)
+    return Finding(name, len(ids), 0, unique(ids), detail)
 
 
 def relevance(records: Sequence[Record]) -> Finding:
@@ -148,22 +157,22 @@ def relevance(records: Sequence[Record]) -> Finding:
 
     The own request and 50 others, drawn with a fixed seed, are ranked by the cosine of TF-IDF vectors of word stems
     (first five letters) with the answer. An answer dealt to a wrong request is near it about one time in five, one that
-    speaks of the right thing in quite other words may stray: read those, they need not be wrong.
+    speaks of the right thing in quite other words may be far from it: read those, they need not be wrong.
     """
     if len(records) <= RIVALS:
         return Finding("relevance", 0, None, (), f"told from {RIVALS + 1} records on")
-    vectors = _tfidf([[record.user_input for record in records], [record.answer for record in records]])
+    requests, answers = _tfidf([[record.user_input for record in records], [record.answer for record in records]])
     draw, ranks = random.Random(0), []
-    for place, reply in enumerate(vectors[1]):
+    for place, answer in enumerate(answers):
         others = draw.sample(range(len(records) - 1), RIVALS)
-        own = _cosine(vectors[0][place], reply)
-        ranks.append(1 + sum(_cosine(vectors[0][o + (o >= place)], reply) >= own for o in others))
+        own = _cosine(requests[place], answer)
+        ranks.append(1 + sum(_cosine(requests[o + (o >= place)], answer) >= own for o in others))
     ids = tuple(record.id for record, rank in zip(records, ranks, strict=True) if rank > NEAR)
     detail = (
         f"replies whose own request is not among the {NEAR} that fit best, of {RIVALS + 1}; it fits best for "
-        f"{share(sum(rank == 1 for rank in ranks), len(ranks))}"
+        f"{percent(sum(rank == 1 for rank in ranks), len(ranks))}"
     )
-    return Finding("relevance", len(ids), int(STRAYS * len(records)), ids, detail)
+    return Finding("relevance", len(ids), int(MAX_FAR * len(records)), ids, detail)
 
 
 def _tfidf(groups: list[list[str]]) -> list[list[dict[str, float]]]:
@@ -186,16 +195,18 @@ def _cosine(one: dict[str, float], other: dict[str, float]) -> float:
     return sum(weight * other.get(stem, 0.0) for stem, weight in one.items())
 
 
+# Repetition
+
 SHINGLE, ALIKE = 5, 0.5  # words; Jaccard similarity above which two texts are near-duplicates
 DUPLICATES, OPENING, DISTINCT, THOUGHTS, PHRASE = 0.01, 0.02, 0.98, 0.05, 0.01  # shares; each check says of what
 OPENING_WORDS, PHRASE_WORDS, USES = 4, 6, 3
 
 
 def repeat_checks(records: Sequence[Record]) -> list[Finding]:
-    """All checks of this module."""
+    """The checks that compare texts."""
     return [
-        near_duplicate_answers(records),
-        near_duplicate_requests(records),
+        near_duplicates(records, "near-duplicate answers", [record.answer for record in records]),
+        near_duplicates(records, "near-duplicate requests", [record.user_input for record in records]),
         distinct_requests(records),
         openings(records),
         stock_phrases(records),
@@ -203,24 +214,10 @@ def repeat_checks(records: Sequence[Record]) -> list[Finding]:
     ]
 
 
-def tokens(text: str) -> list[str]:
-    """Lower-cased words and numbers, "don't" being one."""
-    return re.findall(r"\w+(?:['’]\w+)*", text.lower())
-
-
-def near_duplicate_answers(records: Sequence[Record]) -> Finding:
-    """Answers that are nearly the same as another's."""
-    return _near(records, "near-duplicate answers", [record.answer for record in records])
-
-
-def near_duplicate_requests(records: Sequence[Record]) -> Finding:
-    """Requests that are nearly the same as another's."""
-    return _near(records, "near-duplicate requests", [record.user_input for record in records])
-
-
-def _near(records: Sequence[Record], name: str, texts: Sequence[str]) -> Finding:
+def near_duplicates(records: Sequence[Record], name: str, texts: Sequence[str]) -> Finding:
+    """Records whose text is nearly the same as another's."""
     pairs = near_pairs(texts)
-    ids = first([records[place].id for pair in pairs for place in pair])
+    ids = unique(records[place].id for pair in pairs for place in pair)
     detail = f"records in {len(pairs)} pairs that share over half of their {SHINGLE}-word shingles"
     return Finding(name, len(ids), int(DUPLICATES * len(records)), ids, detail)
 
@@ -237,17 +234,20 @@ def near_pairs(texts: Sequence[str]) -> list[tuple[int, int]]:
     for place, found in enumerate(sets):
         sketch = MinHash(num_perm=128, seed=1)
         sketch.update_batch([" ".join(shingle).encode() for shingle in found])
-        for other in sorted(index.query(sketch)):
-            if jaccard(sets[other], found) > ALIKE:
-                pairs.append((other, place))
+        pairs += [(other, place) for other in sorted(index.query(sketch)) if jaccard(sets[other], found) > ALIKE]
         index.insert(place, sketch)
     return pairs
 
 
-def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """All runs of five words; of a shorter text, the one run it is."""
+def tokens(text: str) -> list[str]:
+    """Lower-cased words and numbers, "don't" being one."""
+    return re.findall(r"\w+(?:['’]\w+)*", text.lower())
+
+
+def shingles(text: str, n: int = SHINGLE) -> frozenset[tuple[str, ...]]:
+    """All runs of `n` words; of a shorter text, the one run it is."""
     found = tokens(text)
-    return frozenset(tuple(found[at : at + SHINGLE]) for at in range(max(1, len(found) - SHINGLE + 1)))
+    return frozenset(tuple(found[at : at + n]) for at in range(max(1, len(found) - n + 1)))
 
 
 def jaccard(one: frozenset, other: frozenset) -> float:
@@ -257,86 +257,72 @@ def jaccard(one: frozenset, other: frozenset) -> float:
 
 def distinct_requests(records: Sequence[Record]) -> Finding:
     """Requests that an earlier record had, letter case and spacing aside."""
-    holders: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for record in records:
-        spoken = (*(turn.content for turn in record.history), record.user_input)
-        holders[tuple(" ".join(text.casefold().split()) for text in spoken)].append(record.id)
-    again = [id for ids in holders.values() for id in ids[1:]]
-    detail = f"requests met before; {share(len(holders), len(records))} are distinct, at least {100 * DISTINCT:.0f} % wanted"
-    return Finding("distinct requests", len(again), int((1 - DISTINCT) * len(records) + 1e-9), tuple(again), detail)
+    holders = ids_by(
+        (tuple(normal(text) for text in (*(turn.content for turn in record.history), record.user_input)), record.id)
+        for record in records
+    )
+    again = tuple(id for ids in holders.values() for id in ids[1:])
+    detail = f"requests met before; {percent(len(holders), len(records))} are distinct, at least {100 * DISTINCT:.0f} % wanted"
+    return Finding("distinct requests", len(again), int((1 - DISTINCT) * len(records) + 1e-9), again, detail)
 
 
 def openings(records: Sequence[Record]) -> Finding:
     """The commonest opening of an answer, as the number of records that share it."""
-    holders: dict[str, list[str]] = defaultdict(list)
-    for record in records:
-        holders[" ".join(tokens(record.answer)[:OPENING_WORDS])].append(record.id)
-    commonest = max(holders, key=lambda opening: len(holders[opening]), default="")
-    ids = holders[commonest] if commonest else []
-    limit = max(1, int(OPENING * len(records)))
-    detail = f"answers with the commonest {OPENING_WORDS}-word opening, {commonest!r}; {len(holders):,} different openings"
-    return Finding("answer openings", len(ids), limit, tuple(ids) if len(ids) > limit else (), detail)
+    holders = ids_by((" ".join(tokens(record.answer)[:OPENING_WORDS]), record.id) for record in records)
+    what = f"answers with the commonest {OPENING_WORDS}-word opening, {{!r}}; {len(holders):,} different openings"
+    return _commonest("answer openings", holders, max(1, int(OPENING * len(records))), what)
 
 
 def stock_phrases(records: Sequence[Record]) -> Finding:
     """The commonest six-word phrase within answers, as the number of records that use it."""
-    holders: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for record in records:
-        for phrase in set(_runs(tokens(record.answer), PHRASE_WORDS)):
-            holders[phrase].append(record.id)
-    commonest = max(holders, key=lambda phrase: len(holders[phrase]), default=())
-    ids = holders[commonest] if commonest else []
-    limit = max(2, int(PHRASE * len(records)))
-    detail = f"answers with the commonest {PHRASE_WORDS}-word phrase, {' '.join(commonest)!r}"
-    return Finding("stock phrases", len(ids), limit, tuple(ids) if len(ids) > limit else (), detail)
+    runs = ((run, record.id) for record in records for run in sorted(shingles(record.answer, PHRASE_WORDS)))
+    holders = ids_by((" ".join(run), id) for run, id in runs if len(run) == PHRASE_WORDS)
+    what = f"answers with the commonest {PHRASE_WORDS}-word phrase, {{!r}}"
+    return _commonest("stock phrases", holders, max(2, int(PHRASE * len(records))), what)
+
+
+def _commonest(name: str, holders: dict[str, list[str]], limit: int, what: str) -> Finding:
+    text = max(holders, key=lambda text: len(holders[text]), default="")
+    ids = tuple(holders[text]) if text else ()
+    return Finding(name, len(ids), limit, ids if len(ids) > limit else (), what.format(text))
 
 
 def repeated_thoughts(records: Sequence[Record]) -> Finding:
     """Thoughts whose text is used more than three times."""
-    holders: dict[str, list[str]] = defaultdict(list)
-    for record in records:
-        for thought in record.thoughts:
-            holders[" ".join(thought.thought.casefold().split())].append(record.id)
+    holders = ids_by((normal(thought.thought), record.id) for record in records for thought in record.thoughts)
     total = sum(map(len, holders.values()))
     over = [id for ids in holders.values() if len(ids) > USES for id in ids]
     detail = f"thoughts whose text stands more than {USES} times, of {total:,}; {len(holders):,} are distinct"
-    return Finding("repeated thoughts", len(over), int(THOUGHTS * total), first(over), detail)
+    return Finding("repeated thoughts", len(over), int(THOUGHTS * total), unique(over), detail)
 
 
-def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Distinct n-grams over all n-grams (Li et al. 2016, "distinct-n"); falls as a set grows, so compare equal sizes."""
-    counts = Counter(run for text in texts for run in _runs(tokens(text), n))
-    return len(counts) / max(1, counts.total())
-
-
-def _runs(found: list[str], n: int) -> Iterator[tuple[str, ...]]:
-    return (tuple(found[at : at + n]) for at in range(len(found) - n + 1))
-
+# Size, balance and splits
 
 SIZE = (2_000, 3_000)  # records: small enough to be read, enough for one or two epochs of QLoRA
 SCENARIOS = 700
-PLAIN = (0.20, 0.30)  # fewer, and the model objects to everything, as its ancestor did; more, and the friction drowns
+PLAIN = (0.20, 0.30)  # with fewer the model objects to everything; with more it hardly ever pushes back
 SUBSET = (0.15, 0.40)  # of each friction subset
 DOMAIN = (0.03, 0.12)  # of each domain
 HELD_OUT = (0.08, 0.12)  # validation and test
 
 
-def whole_checks(splits: Splits) -> list[Finding]:
-    """All checks of this module."""
+def balance_checks(splits: Splits) -> list[Finding]:
+    """The checks that count records: too few, too many, or in two splits."""
     records = flat(splits)
+    friction = ("disagreement", "uncertainty", "reluctance")
     return [
         size(records),
         scenarios(records),
         plain_share(records),
-        subset_balance(records),
-        domain_balance(records),
-        split_sizes(splits),
+        balance("subset balance", {name: sum(r.subset == name for r in records) for name in friction}, SUBSET, records),
+        balance("domain balance", Counter(record.domain for record in records), DOMAIN, records),
+        balance("held-out splits", {name: len(found) for name, found in splits.items() if name != "train"}, HELD_OUT, records),
         scenario_leakage(splits),
     ]
 
 
 def size(records: Sequence[Record]) -> Finding:
-    """How many records the set is short of its range, or beyond it."""
+    """How many records are missing or too many."""
     n = len(records)
     return Finding("size", _outside(n, SIZE), 0, (), f"{n:,} records; between {SIZE[0]:,} and {SIZE[1]:,} wanted")
 
@@ -349,80 +335,36 @@ def scenarios(records: Sequence[Record]) -> Finding:
 
 
 def plain_share(records: Sequence[Record]) -> Finding:
-    """How many plain records too few or too many there are."""
+    """How many plain records are missing or too many."""
     count = sum(record.subset == "plain" for record in records)
-    detail = f"{share(count, len(records))} are plain; {_range(PLAIN)} wanted"
-    return Finding("plain share", _outside(count, _bounds(PLAIN, records)), 0, (), detail)
+    detail = f"{percent(count, len(records))} are plain; {_range(PLAIN)} wanted"
+    return Finding("plain share", _outside(count, PLAIN, len(records)), 0, (), detail)
 
 
-def subset_balance(records: Sequence[Record]) -> Finding:
-    """How many records the friction subsets lack or have too many, together."""
-    counts = Counter({"disagreement": 0, "uncertainty": 0, "reluctance": 0})
-    counts.update(record.subset for record in records if record.subset != "plain")
-    return _balance("subset balance", counts, SUBSET, records)
-
-
-def domain_balance(records: Sequence[Record]) -> Finding:
-    """How many records the domains lack or have too many, together."""
-    return _balance("domain balance", Counter(record.domain for record in records), DOMAIN, records)
-
-
-def split_sizes(splits: Splits) -> Finding:
-    """How many records the held-out splits lack or have too many."""
-    records = flat(splits)
-    counts = Counter({name: len(rows) for name, rows in splits.items() if name != "train"})
-    return _balance("held-out splits", counts, HELD_OUT, records)
+def balance(name: str, counts: dict[str, int], shares: tuple[float, float], records: Sequence[Record]) -> Finding:
+    """How many records the groups lack or have too many, together."""
+    wrong = sum(_outside(count, shares, len(records)) for count in counts.values())
+    figures = ", ".join(f"{key} {100 * count / max(1, len(records)):.1f} %" for key, count in Counter(counts).most_common())
+    return Finding(name, wrong, 0, (), f"{figures}; {_range(shares)} each wanted")
 
 
 def scenario_leakage(splits: Splits) -> Finding:
     """Scenarios, or requests word for word, that stand in more than one split."""
-    places: dict[tuple[str, str], set[str]] = defaultdict(set)
-    holders: dict[tuple[str, str], list[str]] = defaultdict(list)
+    places, holders = defaultdict(set), defaultdict(list)
     for name, records in splits.items():
         for record in records:
-            for key in (("scenario", record.scenario), ("request", " ".join(record.user_input.casefold().split()))):
+            for key in (("scenario", record.scenario), ("request", normal(record.user_input))):
                 places[key].add(name)
                 holders[key].append(record.id)
     leaks = [key for key, names in places.items() if len(names) > 1]
-    ids = tuple(dict.fromkeys(id for key in leaks for id in holders[key]))
+    ids = unique(id for key in leaks for id in holders[key])
     return Finding("leakage between splits", len(leaks), 0, ids, "scenarios or whole requests found in two splits")
 
 
-def _balance(name: str, counts: Counter[str], shares: tuple[float, float], records: Sequence[Record]) -> Finding:
-    bounds = _bounds(shares, records)
-    wrong = sum(_outside(count, bounds) for count in counts.values())
-    figures = ", ".join(f"{key} {100 * count / max(1, len(records)):.1f} %" for key, count in counts.most_common())
-    return Finding(name, wrong, 0, (), f"{figures}; {_range(shares)} each wanted")
-
-
-def _bounds(shares: tuple[float, float], records: Sequence[Record]) -> tuple[float, float]:
-    return shares[0] * len(records), shares[1] * len(records)
-
-
-def _outside(count: float, bounds: tuple[float, float]) -> int:
-    """How far `count` lies outside the bounds, rounded up; 0 within."""
-    return -int(-max(bounds[0] - count, count - bounds[1], 0) // 1)
+def _outside(count: int, bounds: tuple[float, float], of: int = 1) -> int:
+    """How far `count` is outside the bounds (shares of `of`), rounded up; 0 within."""
+    return math.ceil(max(bounds[0] * of - count, count - bounds[1] * of, 0))
 
 
 def _range(shares: tuple[float, float]) -> str:
     return f"{100 * shares[0]:.0f} to {100 * shares[1]:.0f} %"
-
-
-def load_splits(path: str | os.PathLike[str]) -> Splits:
-    """Records by split, from a folder of train, validation and test files, or from one file (split named "").
-
-    Raises PushbackError naming a missing file, or the line that breaks the schema.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return {name: load_records(path / f"{name}.jsonl") for name in SPLITS}
-    if not path.exists():
-        raise PushbackError(f"Nothing at {path}. Pass a folder with {SPLITS[0]}.jsonl, or one file of records.")
-    return {"": load_records(path)}
-
-
-def check_splits(splits: Splits) -> list[Finding]:
-    """All checks. Size, balance and splits are judged only for a data set of several splits, not for a single file."""
-    records = flat(splits)
-    whole = whole_checks(splits) if len(splits) > 1 else []
-    return [*whole, *text_checks(records), *repeat_checks(records)]

@@ -1,4 +1,4 @@
-"""Small, explained rules on one text: English or not, control tokens, personal data; knows nothing about records."""
+"""Rules on one text: English or not, control tokens, personal data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`]*`", re.DOTALL)
 def words(text: str) -> list[str]:
     """Lower-cased words: letters with inner apostrophes; digits and punctuation left out."""
     return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+
+
+def normal(text: str) -> str:
+    """The text without its letter case and its spacing, to compare texts by."""
+    return " ".join(text.casefold().split())
 
 
 # Function words: the commonest of English, and those of its neighbours in script that are not English words as well.

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 
 import pytest
 from examples import record, row, thought
 
-from pushback_lib.cli import _add_data
+from pushback_lib.cli import main
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import PERSONA_NAMES, save_records
-from pushback_lib.data import checks as curate_repeats
-from pushback_lib.data import checks as curate_texts
-from pushback_lib.data import checks as curate_whole
 from pushback_lib.data.card import card, counter, figures, write_card, write_report
-from pushback_lib.data.checks import Finding, check_splits, load_splits
+from pushback_lib.data.checks import (
+    Finding,
+    balance_checks,
+    check_splits,
+    jaccard,
+    load_splits,
+    near_pairs,
+    relevance,
+    repeat_checks,
+    shingles,
+)
 from pushback_lib.data.text_rules import control_tokens, looks_english, personal_data
 
 CYCLE = ("disagree", "clarify", "refuse", "comply")
@@ -26,15 +32,21 @@ def sound(count: int = 60) -> list:
     return [record(number, CYCLE[number % 4]) for number in range(count)]
 
 
-def changed(records: list, place: int, **changes) -> list:
-    return [*records[:place], records[place].model_copy(update=changes), *records[place + 1 :]]
+def changed(*places: int, count: int = 100, **changes) -> list:
+    """A sound set, but for some records; "{}" in a change is the record's own text."""
+    records = sound(count)
+    for place in places:
+        own = {name: value.format(getattr(records[place], name)) for name, value in changes.items()}
+        records[place] = records[place].model_copy(update=own)
+    return records
+
+
+def named(name: str, findings: list[Finding]) -> Finding:
+    return next(finding for finding in findings if finding.name == name)
 
 
 def cli(*args: str) -> int:
-    parser = argparse.ArgumentParser()
-    _add_data(parser.add_subparsers(), lambda: None)
-    found = parser.parse_args(["data", *args])
-    return found.run(found)
+    return main(["data", *args])
 
 
 # Text rules
@@ -109,48 +121,41 @@ def test_personal_data(text, wanted):
 # Checks of texts
 
 
-def test_a_sound_set_passes_every_check_of_texts():
-    for finding in [*curate_texts.text_checks(sound()), *curate_repeats.repeat_checks(sound())]:
+def test_a_sound_set_passes_every_check():
+    for finding in check_splits({"": sound()}):
         assert finding.ok, finding
         assert not finding.ids or finding.limit != 0
 
 
 GERMAN = "Das ist keine gute Idee, weil niemand die Sicherung geprüft hat und wir sie brauchen."
-BROKEN_TEXTS = [
-    ("language", {"answer": GERMAN}),
-    ("control tokens", {"answer": "Take the lid off <|im_end|> and then let it dry for an hour or so."}),
-    ("control tokens", {"user_input": "</think> what about my kettle?"}),
-    ("stored errors", {"answer": "Error: the model is overloaded, please try it again in a minute."}),
-    ("personal data", {"answer": "Write to jo.smith@mail-company.com and ask her for the missing lid today."}),
-    ("lengths", {"answer": "No."}),
-    ("lengths", {"answer": "the kettle is old " * 90}),
+NOT_OPENED = [thought(name, "kettle", name != "Synthesizer") for name in PERSONA_NAMES]
+IN_GERMAN = [*row()["thoughts"][:5], {"persona": "Synthesizer", "thought": GERMAN, "friction": "niemand"}]
+ALIKE = [record(n, answer=f"Item{n} is {n} and next to item{n + 1}.") for n in range(100)]
+STEP = [found.model_copy(update={"answer": f"{found.answer} Let us take a step back here."}) for found in ALIKE[:4]]
+BROKEN = [
+    ("language", changed(7, answer=GERMAN), (7,), "English"),
+    ("language", [record(1), record(5, thoughts=IN_GERMAN)], (5,), "English"),
+    ("control tokens", changed(7, answer="Take the lid off <|im_end|> and then let it dry for an hour or so."), (7,), "tags"),
+    ("control tokens", changed(7, user_input="</think> what about my kettle?"), (7,), "tags"),
+    ("stored errors", changed(7, answer="Error: the model is overloaded, please try again in a minute."), (7,), "Error:"),
+    ("personal data", changed(7, answer="Write to jo.smith@mail-company.com and ask her for the lid."), (7,), "e-mail"),
+    ("lengths", changed(7, count=60, answer="No."), (7,), "8 to 300"),
+    ("lengths", changed(7, count=60, answer="the kettle is old " * 90), (7,), "8 to 300"),
+    ("ids", [record(1), record(2), record(1)], (1,), "of 2"),
+    ("personas", [record(1), record(2, thoughts=NOT_OPENED)], (2,), "without six"),
+    ("personas", [record(3, "comply", thoughts=[thought("Synthesizer", "kettle")]), record(4, "comply")], (3,), "plain"),
+    ("near-duplicate answers", changed(9, count=60, answer=f"{sound()[3].answer} Really."), (3, 9), "in 1 pairs"),
+    ("answer openings", changed(5, 20, 60, answer="I hear you, friend: {}"), (5, 20, 60), "'i hear you friend'"),
+    ("stock phrases", [*STEP, *ALIKE[4:]], (0, 1, 2, 3), "take a step back"),
 ]
 
 
-@pytest.mark.parametrize(("name", "change"), BROKEN_TEXTS)
-def test_a_broken_text_is_found_with_its_id(name, change):
-    findings = {finding.name: finding for finding in curate_texts.text_checks(changed(sound(), 7, **change))}
-    assert findings[name].ids == ("t-0007",)
-    assert not findings[name].ok
-
-
-def test_thoughts_are_looked_at_as_well():
-    thoughts = tuple(record(7).thoughts)
-    bad = thoughts[3].model_copy(update={"thought": f"{GERMAN} nobody has opened it"})
-    records = changed(sound(), 5, thoughts=(*thoughts[:3], bad, *thoughts[4:]))
-    found = {finding.name: finding for finding in curate_texts.text_checks(records)}
-    assert found["language"].ids == ("t-0005",)
-
-
-def test_ids_used_twice_are_found():
-    assert curate_texts.unique_ids([record(1), record(2), record(1)]).ids == ("t-0001",)
-
-
-def test_a_friction_thought_without_a_span_is_found_and_so_is_a_plain_one_with():
-    bare = [thought(name, "kettle", name != "Synthesizer") for name in PERSONA_NAMES]
-    marked = [thought("Synthesizer", "kettle", True)]
-    records = [record(1), record(2, thoughts=bare), record(3, "comply", thoughts=marked), record(4, "comply")]
-    assert curate_texts.personas(records).ids == ("t-0002", "t-0003")
+@pytest.mark.parametrize(("name", "records", "numbers", "says"), BROKEN)
+def test_what_breaks_a_rule_is_found_with_its_ids(name, records, numbers, says):
+    finding = named(name, check_splits({"": records}))
+    assert finding.ids == tuple(f"t-{number:04d}" for number in numbers)
+    assert not finding.ok
+    assert says in finding.detail
 
 
 def test_answers_dealt_to_the_wrong_requests_are_found():
@@ -160,16 +165,16 @@ def test_answers_dealt_to_the_wrong_requests_are_found():
         record(n, user_input=f"Should I sell the {t} now?", answer=f"Keep the {t} until spring, it costs you nothing.")
         for n, t in enumerate(topics)
     ]
-    assert curate_texts.relevance(fits).count == 0
+    assert relevance(fits).count == 0
     answers = [found.answer for found in fits]
     dealt = [found.model_copy(update={"answer": answers[n - 1]}) for n, found in enumerate(fits)]
-    finding = curate_texts.relevance(dealt)
+    finding = relevance(dealt)
     assert not finding.ok
     assert finding.count > 90
 
 
 def test_relevance_needs_enough_requests_to_compare_with():
-    finding = curate_texts.relevance(sound(20))
+    finding = relevance(sound(20))
     assert finding.limit is None
     assert finding.ok
 
@@ -181,9 +186,9 @@ def test_near_duplicates_are_found_and_likeness_is_exact():
     base = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
     near = base.replace("fourteen", "fifteen")  # 9 of 11 shingles
     far = "one two three four five six seven and then something else altogether comes in here"
-    assert curate_repeats.near_pairs([base, far, near, "short", "Short!"]) == [(0, 2), (3, 4)]
-    one, other = curate_repeats.shingles(base), curate_repeats.shingles(near)
-    assert curate_repeats.jaccard(one, other) == pytest.approx(9 / 11)
+    assert near_pairs([base, far, near, "short", "Short!"]) == [(0, 2), (3, 4)]
+    one, other = shingles(base), shingles(near)
+    assert jaccard(one, other) == pytest.approx(9 / 11)
 
 
 def test_candidates_miss_no_pair_that_a_full_comparison_finds():
@@ -196,110 +201,74 @@ def test_candidates_miss_no_pair_that_a_full_comparison_finds():
         for place in draw.sample(range(60), draw.randint(0, 5)):
             again[place] = draw.choice(words)
         texts += [" ".join(text), " ".join(again)]
-    sets = [curate_repeats.shingles(text) for text in texts]
-    full = {(i, j) for j in range(len(sets)) for i in range(j) if curate_repeats.jaccard(sets[i], sets[j]) > 0.5}
+    sets = [shingles(text) for text in texts]
+    full = {(i, j) for j in range(len(sets)) for i in range(j) if jaccard(sets[i], sets[j]) > 0.5}
     assert len(full) > 30
-    assert set(curate_repeats.near_pairs(texts)) == full
-
-
-def test_near_duplicate_answers_break_the_limit_with_their_ids():
-    records = sound(60)
-    records = changed(records, 9, answer=f"{records[3].answer} Really.")
-    finding = curate_repeats.near_duplicate_answers(records)
-    assert finding.ids == ("t-0003", "t-0009")
-    assert not finding.ok
+    assert set(near_pairs(texts)) == full
 
 
 def test_distinct_requests_ignore_case_and_spacing():
-    records = changed(sound(100), 8, user_input=sound()[2].user_input.upper().replace(" ", "  "))
-    finding = curate_repeats.distinct_requests(records)
+    finding = named("distinct requests", repeat_checks(changed(8, user_input=sound()[2].user_input.upper().replace(" ", "  "))))
     assert (finding.count, finding.limit, finding.ids) == (1, 2, ("t-0008",))
-
-
-def test_an_opening_used_too_often_is_named():
-    records = sound(100)
-    for place in (5, 20, 60):
-        records = changed(records, place, answer=f"I hear you, friend: {records[place].answer}")
-    finding = curate_repeats.openings(records)
-    assert finding.ids == ("t-0005", "t-0020", "t-0060")
-    assert not finding.ok
-    assert "'i hear you friend'" in finding.detail
-
-
-def test_a_stock_phrase_is_named():
-    base = [record(n, answer=f"Item{n} is {n} and next to item{n + 1}.") for n in range(100)]
-    stock = [found.model_copy(update={"answer": f"{found.answer} Let us take a step back here."}) for found in base[:4]]
-    finding = curate_repeats.stock_phrases([*stock, *base[4:]])
-    assert finding.ids == ("t-0000", "t-0001", "t-0002", "t-0003")
-    assert not finding.ok
-    assert "take a step back" in finding.detail
 
 
 def test_thoughts_used_more_than_three_times_are_counted():
     same = [thought(name, "kettle") for name in PERSONA_NAMES]
-    assert curate_repeats.repeated_thoughts([record(n, thoughts=same) for n in range(3)]).count == 0
-    finding = curate_repeats.repeated_thoughts([record(n, thoughts=same) for n in range(4)])
+    few, many = ([record(n, thoughts=same) for n in range(uses)] for uses in (3, 4))
+    assert named("repeated thoughts", repeat_checks(few)).count == 0
+    finding = named("repeated thoughts", repeat_checks(many))
     assert (finding.count, finding.ok) == (24, False)
 
 
-DISTINCT = [(["a b a b"], 1, 0.5), (["a b a b"], 2, 2 / 3), (["a"], 2, 0.0), ([], 1, 0.0)]
+# Checks of the balance
 
 
-@pytest.mark.parametrize(("texts", "n", "wanted"), DISTINCT)
-def test_distinct_n(texts, n, wanted):
-    assert curate_repeats.distinct_n(texts, n) == pytest.approx(wanted)
+def a_hundred(plain: int) -> list:
+    return [record(n, "comply" if n < plain else "doubt") for n in range(100)]
 
 
-# Checks of the whole
+BALANCE = [
+    ("size", [record(0)] * 1_990, 10),
+    ("size", [record(0)] * 2_000, 0),
+    ("size", [record(0)] * 3_000, 0),
+    ("size", [record(0)] * 3_007, 7),
+    ("scenarios", [record(n, scenario=f"s/{n}") for n in range(690)], 10),
+    ("scenarios", [record(n, scenario=f"s/{n}") for n in range(700)], 0),
+    ("plain share", a_hundred(19), 1),
+    ("plain share", a_hundred(20), 0),
+    ("plain share", a_hundred(30), 0),
+    ("plain share", a_hundred(33), 3),
+    ("domain balance", sound(), 53),  # one domain, of which 12 % are allowed
+    ("domain balance", [record(n, domain=f"domain {n % 12}") for n in range(240)], 0),
+]
 
 
-SIZES = [(1_990, 10), (2_000, 0), (3_000, 0), (3_007, 7)]
-
-
-@pytest.mark.parametrize(("count", "short"), SIZES)
-def test_size(count, short):
-    finding = curate_whole.size([record(0)] * count)
-    assert (finding.count, finding.ok) == (short, short == 0)
-
-
-def test_scenarios():
-    assert curate_whole.scenarios([record(n, scenario=f"s/{n}") for n in range(690)]).count == 10
-    assert curate_whole.scenarios([record(n, scenario=f"s/{n}") for n in range(700)]).ok
-
-
-PLAIN = [(19, 1), (20, 0), (30, 0), (33, 3)]
-
-
-@pytest.mark.parametrize(("plain", "wrong"), PLAIN)
-def test_plain_share(plain, wrong):
-    records = [record(n, "comply" if n < plain else "doubt") for n in range(100)]
-    assert curate_whole.plain_share(records).count == wrong
+@pytest.mark.parametrize(("name", "records", "wrong"), BALANCE)
+def test_records_that_are_missing_or_too_many_are_counted(name, records, wrong):
+    finding = named(name, balance_checks({"train": records}))
+    assert (finding.count, finding.ok) == (wrong, wrong == 0)
 
 
 def test_an_absent_subset_is_missed():
-    finding = curate_whole.subset_balance([record(n, "disagree" if n < 40 else "doubt") for n in range(80)])
+    records = [record(n, "disagree" if n < 40 else "doubt") for n in range(80)]
+    finding = named("subset balance", balance_checks({"train": records}))
     assert not finding.ok
     assert "reluctance 0.0 %" in finding.detail
-
-
-def test_a_domain_that_fills_the_set_is_found():
-    assert not curate_whole.domain_balance(sound()).ok
-    even = [record(n, domain=f"domain {n % 12}") for n in range(240)]
-    assert curate_whole.domain_balance(even).ok
 
 
 def test_a_scenario_or_a_request_in_two_splits_is_found():
     one, two, three = record(1, scenario="a"), record(2, scenario="b"), record(3, scenario="a")
     four = record(4, scenario="c", user_input=two.user_input)
-    assert curate_whole.scenario_leakage({"train": [one, three], "test": [two]}).ok
-    finding = curate_whole.scenario_leakage({"train": [one, two], "test": [three, four]})
+    assert named("leakage between splits", balance_checks({"train": [one, three], "test": [two]})).ok
+    finding = named("leakage between splits", balance_checks({"train": [one, two], "test": [three, four]}))
     assert (finding.count, set(finding.ids)) == (2, {"t-0001", "t-0002", "t-0003", "t-0004"})
 
 
-def test_held_out_splits_have_their_size():
-    rows = sound(100)
-    assert curate_whole.split_sizes({"train": rows[:80], "validation": rows[80:90], "test": rows[90:]}).ok
-    assert not curate_whole.split_sizes({"train": rows[:95], "validation": rows[95:98], "test": rows[98:]}).ok
+@pytest.mark.parametrize(("ends", "ok"), [((80, 90), True), ((95, 98), False)])
+def test_held_out_splits_have_their_size(ends, ok):
+    rows, (first, second) = sound(100), ends
+    splits = {"train": rows[:first], "validation": rows[first:second], "test": rows[second:]}
+    assert named("held-out splits", balance_checks(splits)).ok == ok
 
 
 # From the command line
@@ -341,41 +310,34 @@ def test_a_path_without_data_is_named(tmp_path, path, says):
         load_splits(tmp_path / path)
 
 
-def test_the_report_is_one_file_with_every_check_and_plot(folder, tmp_path):
+def test_the_report_is_one_file_with_every_check_and_the_plot(folder, tmp_path):
     splits = load_splits(folder)
     odd = Finding("odd <b>", 1, 0, ("<img src=x>",), "a & b")
     path = write_report(splits, [*check_splits(splits), odd], tmp_path / "report")
     page = path.read_text()
-    assert page.count("data:image/png;base64,") == page.count(' alt="') == 5
+    assert page.count("data:image/png;base64,") == page.count(' alt="') == 1
     assert "http" not in page.replace("data:image", "")[:2000]
     assert "<img src=x>" not in page
     assert "odd &lt;b&gt;" in page
+    assert "a &amp; b" in page
+    assert f"<td>answer</td><td>{figures(splits).summary('answer')}</td>" in page
     found = json.loads((tmp_path / "report" / "findings.json").read_text())
     assert [row["ok"] for row in found] == [finding.ok for finding in [*check_splits(splits), odd]]
 
 
 def test_the_card_takes_its_figures_from_the_data(folder):
+    import yaml
+
     path = write_card(folder)
     text = path.read_text()
     assert path == folder / "README.md"
-    assert "**All text is synthetic.**" in text
-    assert "`written`: **60** of 60 records" in text
-    assert "`engine`: **0** of 60 records" in text
-    assert "| train | 48 |" in text
-    assert "| plain | comply | 15 | 25.0 % |" in text
-    assert "| size | 1940 | 0 | **broken** |" in text
-
-
-def test_the_card_begins_with_metadata_for_the_hub(folder):
-    import yaml
-
-    head = write_card(folder).read_text().split("---\n")[1]
-    found = yaml.safe_load(head)
-    assert found["license"] == "apache-2.0"
-    assert found["language"] == ["en"]
+    for said in ("**All text is synthetic.**", "`written`: **60** of 60 records", "`engine`: **0** of 60 records",
+                 "| train | 48 |", "| plain | comply | 15 | 25.0 % |", "| size | 1940 | 0 | **broken** |"):  # fmt: skip
+        assert said in text
+    found = yaml.safe_load(text.split("---\n")[1])  # for the Hub
+    assert (found["license"], found["language"], found["size_categories"]) == ("apache-2.0", ["en"], ["n<1K"])
     assert "synthetic" in found["tags"]
     assert [part["split"] for part in found["configs"][0]["data_files"]] == ["train", "validation", "test"]
-    assert found["size_categories"] == ["n<1K"]
 
 
 def test_the_card_counts_engine_records():

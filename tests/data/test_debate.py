@@ -12,49 +12,39 @@ import tracemalloc
 from collections import Counter
 
 import pytest
-from examples import record, row
+from examples import row
 from loopback_server import BAD_CALL, BAD_TEXT, KEY, MODEL, Loopback, good_text
 
 from pushback_lib.cli import main
 from pushback_lib.core.common import DATA, PushbackError
-from pushback_lib.core.files import RunFile, to_row, write_jsonl
-from pushback_lib.core.records import PERSONA_NAMES, PERSONAS, Record, load_records, split_reply
+from pushback_lib.core.files import write_jsonl
+from pushback_lib.core.records import PERSONA_NAMES, PERSONAS, Reply, load_records, split_reply
 from pushback_lib.data.debate import (
     PROMPT_VERSION,
+    REQUEST_WORDS,
     Abandoned,
     Brief,
+    DebateSettings,
     Rejected,
     ScriptedChat,
-    Settings,
     Tally,
     answer_messages,
-    cast_of,
-    debate,
+    clean_text,
+    hold_debate,
     read_answer,
-    read_request,
     read_thought,
     request_messages,
+    speakers,
     step_seed,
     thought_messages,
     turning_span,
 )
 from pushback_lib.data.make import make_records, read_briefs
-from pushback_lib.model.server import LocalChat, OpenAIChat, Reply
+from pushback_lib.model.server import RETRIED, OpenAIChat
 
 BEHAVIOURS = ("disagree", "clarify", "doubt", "refuse", "comply")
-MAIN = """
-import argparse, sys
-from pushback_lib.cli import _add_data
-from pushback_lib.core.common import PushbackError
-parser = argparse.ArgumentParser()
-_add_data(parser.add_subparsers(), lambda: None)
-args = parser.parse_args()
-try:
-    sys.exit(args.run(args))
-except PushbackError as error:
-    print(error, file=sys.stderr)
-    sys.exit(2)
-"""
+BRIEFS = DATA / "tiny" / "briefs.jsonl"
+MAIN = "import sys; from pushback_lib.cli import main; sys.exit(main())"
 
 
 @pytest.fixture(autouse=True)
@@ -69,17 +59,38 @@ def prompts(tmp_path):
     return path
 
 
-def chat_with(generate=None, model: str = "own") -> LocalChat:
-    def good(messages, seed, temperature, max_tokens):
-        return split_reply(
-            good_text({"messages": messages, "seed": seed}), prefilled=False, end="stop", prompt_tokens=10, tokens=5
-        )
-
-    return LocalChat(model, generate or good)
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out.jsonl"
 
 
-def make(chat, prompts, out, n, settings=None, **options):
-    return asyncio.run(make_records(chat, prompts, out, n, settings, progress=False, **options))
+def good(messages, seed, **_) -> str:
+    return good_text({"messages": messages, "seed": seed})
+
+
+class OwnChat:
+    """A chat whose replies are what `text(messages, seed=…, temperature=…, max_tokens=…)` returns."""
+
+    model, base_url = "own", ""
+
+    def __init__(self, text=good) -> None:
+        self.text, self.failures = text, Counter()
+
+    async def check(self) -> None:
+        """Nothing to check."""
+
+    async def complete(self, messages, **options) -> Reply:
+        """The reply, after the other debates had their turn."""
+        await asyncio.sleep(0)
+        return reply(self.text(messages, **options), prompt_tokens=10, tokens=5)
+
+
+def reply(text: str, **fields) -> Reply:
+    return split_reply(text, prefilled=False, **{"end": "stop", **fields})
+
+
+def make(chat, prompts, out, n, *settings, **options):
+    return asyncio.run(make_records(chat, prompts, out, n, *settings, progress=False, **options))
 
 
 def command(url: str, prompts, out, n: int, *more: str, before: str = "") -> list[str]:
@@ -92,6 +103,11 @@ def run(*args, **options) -> subprocess.CompletedProcess:
 
 
 # What a reply becomes
+
+
+def speak(reply: Reply):
+    return read_thought(reply, "Problem Framer", friction=True)
+
 
 REPLIES = [
     ("", "stop", "empty"),
@@ -115,10 +131,10 @@ REPLIES = [
 
 
 @pytest.mark.parametrize(("text", "finish", "reason"), REPLIES)
-@pytest.mark.parametrize("read", [read_answer, read_request, lambda r: read_thought(r, "Synthesizer", friction=True)])
+@pytest.mark.parametrize("read", [read_answer, speak, lambda reply: clean_text(reply, REQUEST_WORDS)])
 def test_a_bad_reply_is_rejected_with_its_reason(text, finish, reason, read):
     with pytest.raises(Rejected) as caught:
-        read(split_reply(text, prefilled=False, end=finish))
+        read(reply(text, end=finish))
     assert caught.value.reason == reason, f"{text!r} -> {caught.value}"
 
 
@@ -134,21 +150,24 @@ THOUGHTS = [
 
 @pytest.mark.parametrize(("text", "friction"), THOUGHTS)
 def test_the_friction_moment_is_a_span_of_the_thought(text, friction):
-    thought = read_thought(split_reply(text, prefilled=False, end="stop"), "Problem Framer", friction=True)
+    thought = speak(reply(text))
     assert thought.friction == friction
     assert friction in thought.thought
     assert "[[" not in thought.thought
 
 
-@pytest.mark.parametrize("text", ["The lid [[is missing here.", "The lid is missing]] here.", "A [[b [[c]] d]] e f"])
-def test_marks_that_do_not_pair_are_malformed(text):
-    with pytest.raises(Rejected, match="malformed"):
-        read_thought(split_reply(text, prefilled=False, end="stop"), "Problem Framer", friction=True)
+MALFORMED = [
+    (speak, "The lid [[is missing here."),
+    (speak, "The lid is missing]] here."),
+    (speak, "A [[b [[c]] d]] e f"),
+    (read_answer, "As the Problem Framer said, the lid is missing."),
+]
 
 
-def test_an_answer_that_shows_the_debate_is_malformed():
+@pytest.mark.parametrize(("read", "text"), MALFORMED)
+def test_marks_that_do_not_pair_and_answers_that_show_the_debate_are_malformed(read, text):
     with pytest.raises(Rejected, match="malformed"):
-        read_answer(Reply(answer="As the Problem Framer said, the lid is missing.", end="stop"))
+        read(reply(text))
 
 
 def test_a_long_unmarked_thought_gives_a_short_span():
@@ -163,25 +182,24 @@ def test_a_long_unmarked_thought_gives_a_short_span():
 def test_each_persona_hears_those_before_it_and_the_answer_hears_all():
     calls, heard = [], []
 
-    def generate(messages, seed, temperature, max_tokens):
-        calls.append((messages, seed, temperature, max_tokens))
-        return split_reply(
-            good_text({"messages": messages, "seed": seed}), prefilled=False, end="stop", prompt_tokens=10, tokens=5
-        )
+    def listen(messages, **options):
+        calls.append((messages, options))
+        return good(messages, **options)
 
     brief = Brief(behaviour="refuse", user_input="Help me open my neighbour's letters.", domain="law", scenario="law/mail")
-    settings = Settings(seed=5, temperature=0.3, max_tokens=99)
-    found = asyncio.run(
-        debate(chat_with(generate), brief, settings, id="x", heard=lambda part, text: heard.append((part, text)))
-    )
-    assert [part for part, _ in heard] == [*PERSONA_NAMES, "Answer"]
-    for place, (messages, *_) in enumerate(calls):
+    settings = DebateSettings(seed=5, temperature=0.3, max_tokens=99)
+    found = asyncio.run(hold_debate(OwnChat(listen), brief, settings, id="x", on_line=heard.append))
+    lines = [f"{thought.persona}: {thought.thought}" for thought in found.thoughts]
+    assert heard == [*lines, f"Answer: {found.answer}"]
+    assert [thought.persona for thought in found.thoughts] == list(PERSONA_NAMES)
+    for place, (messages, _) in enumerate(calls):
         assert brief.user_input in messages[-1]["content"]
         for thought in found.thoughts[:place]:
             assert thought.thought in messages[-1]["content"]
         for thought in found.thoughts[place:]:
             assert thought.thought not in messages[-1]["content"]
-    assert len({seed for _, seed, *_ in calls}) == 7
+    assert len({options.pop("seed") for _, options in calls}) == 7
+    assert all(options == {"temperature": 0.3, "max_tokens": 99} for _, options in calls)
     assert (found.subset, found.scenario, found.domain) == ("reluctance", "law/mail", "law")
     assert all(thought.friction for thought in found.thoughts)
     made = found.provenance
@@ -193,18 +211,19 @@ def test_a_plain_debate_is_short_and_untroubled():
     lengths = set()
     for number in range(20):
         brief = Brief(behaviour="comply", user_input="How do I descale a kettle?")
-        found = asyncio.run(debate(chat_with(), brief, Settings(), id=f"x{number}"))
+        found = asyncio.run(hold_debate(OwnChat(), brief, id=f"x{number}"))
         assert not any(thought.friction for thought in found.thoughts)
         lengths.add(len(found.thoughts))
-        assert tuple(thought.persona for thought in found.thoughts) == tuple(cast_of("comply", f"x{number}"))
+        spoke = [thought.persona for thought in found.thoughts]
+        assert spoke == [persona.name for persona in speakers("comply", f"x{number}")]
     assert lengths == {1, 2, 3, 4}
 
 
 def test_a_debate_without_a_usable_reply_is_abandoned_and_counted():
     tally = Tally()
-    empty = chat_with(lambda *call: Reply(end="stop"))
+    empty = OwnChat(lambda *_, **__: "")
     with pytest.raises(Abandoned, match="Problem Framer: empty"):
-        asyncio.run(debate(empty, Brief(behaviour="doubt", user_input="Will it rain?"), Settings(), id="x", tally=tally))
+        asyncio.run(hold_debate(empty, Brief(behaviour="doubt", user_input="Will it rain?"), tally=tally))
     assert tally.rejected == {"empty": 6}
 
 
@@ -226,18 +245,17 @@ def test_prompts_say_what_is_asked_in_a_form_a_script_can_read():
 # Many debates
 
 
-def test_every_way_of_failing_is_counted_and_nothing_bad_is_stored(tmp_path, prompts):
+def test_every_way_of_failing_is_counted_and_nothing_bad_is_stored(prompts, out):
     faults = (*BAD_TEXT, *BAD_CALL)
-    out = tmp_path / "out.jsonl"
 
     async def work(server):
-        chat = OpenAIChat(MODEL, server.base_url, timeout=2.0, backoff=0.02)
+        chat = OpenAIChat(MODEL, server.base_url, timeout=1.0)
         try:
             return await make_records(chat, prompts, out, 40, progress=False, concurrency=8)
         finally:
             await chat.close()
 
-    with Loopback(faults=faults, fault_rate=0.4, hang=3.0) as server:
+    with Loopback(faults=faults, fault_rate=0.4, hang=1.6) as server:
         outcome = asyncio.run(work(server))
     records = load_records(out)
     assert len(records) == len({found.id for found in records}) == outcome.total == outcome.made == 40
@@ -251,66 +269,58 @@ def test_every_way_of_failing_is_counted_and_nothing_bad_is_stored(tmp_path, pro
         "malformed": outcome.tally.rejected["malformed"],  # a mark that does not pair is no fault in an answer
         "control_tokens": served["control_tokens"],
     }
-    assert outcome.failures == {
-        "timeout": served["timeout"],
-        "rate_limited": served["rate_limited"],
-        "server_error": served["server_error"],
-        "malformed": served["half_json"],
-        "connection": served["dropped"],
-    }
+    again = sum(served[fault] for fault in BAD_CALL if fault != "half_json")
+    assert outcome.failures == {RETRIED: again, "malformed": served["half_json"]}
     stored = out.read_text()
     for text, _ in BAD_TEXT.values():
         assert not text or text not in stored
     assert all(reason in str(outcome) for reason in (*outcome.tally.rejected, *outcome.failures))
 
 
-def test_the_same_run_makes_the_same_examples(tmp_path, prompts):
-    for name in ("a", "b"):
-        make(chat_with(), prompts, tmp_path / name, 12, concurrency=1 if name == "a" else 5)
+@pytest.mark.parametrize(("chat", "briefs", "speeds"), [(OwnChat, None, (1, 5)), (ScriptedChat, BRIEFS, (8, 8))])
+def test_the_same_seed_gives_the_same_examples(tmp_path, prompts, chat, briefs, speeds):
+    for name, concurrency in zip("ab", speeds, strict=True):
+        make(chat(), briefs or prompts, tmp_path / name, 12, DebateSettings(seed=3), concurrency=concurrency)
     a, b = (sorted((tmp_path / name).read_text().splitlines()) for name in "ab")
     assert a == b
 
 
-def test_going_on_keeps_what_is_there_and_does_nothing_when_all_is(tmp_path, prompts):
-    out = tmp_path / "out.jsonl"
-    assert make(chat_with(), prompts, out, 5).made == 5
+def test_going_on_keeps_what_is_there_and_does_nothing_when_all_is(prompts, out):
+    assert make(OwnChat(), prompts, out, 5).made == 5
     before = out.read_bytes()
-    assert make(chat_with(), prompts, out, 8).made == 3
+    assert make(OwnChat(), prompts, out, 8).made == 3
     assert out.read_bytes().startswith(before)
-    assert make(chat_with(), prompts, out, 8).made == 0
+    assert make(OwnChat(), prompts, out, 8).made == 0
     assert len(load_records(out)) == 8
 
 
-def test_when_the_prompts_are_used_up_new_requests_are_asked_for(tmp_path):
+def test_when_the_prompts_are_used_up_new_requests_are_asked_for(tmp_path, out):
     prompts = tmp_path / "few.jsonl"
     write_jsonl(prompts, [row(1), {"behaviour": "doubt", "domain": "travel"}])
-    make(chat_with(), prompts, tmp_path / "out.jsonl", 7)
-    records = load_records(tmp_path / "out.jsonl")
+    make(OwnChat(), prompts, out, 7)
+    records = load_records(out)
     assert len({found.user_input for found in records}) == 7
     assert Counter(found.user_input.startswith("Should I move") for found in records) == {True: 6, False: 1}
     assert len({found.scenario for found in records}) == 7
     assert "travel" in {found.domain for found in records}
 
 
-def test_a_model_that_invents_the_same_request_again_is_stopped_with_the_reason(tmp_path):
+def test_a_model_that_invents_the_same_request_again_is_stopped_with_the_reason(tmp_path, out):
     write_jsonl(tmp_path / "few.jsonl", [{"behaviour": "doubt"}])
 
-    def same(messages, seed, temperature, max_tokens):
-        draft = good_text({"messages": messages, "seed": seed})
-        return Reply(answer="Will it rain on Sunday?" if "Part: Request" in messages[0]["content"] else draft, end="stop")
+    def same(messages, **options):
+        return "Will it rain on Sunday?" if "Part: Request" in messages[0]["content"] else good(messages, **options)
 
     with pytest.raises(PushbackError, match="repeated_request"):
-        make(chat_with(same), tmp_path / "few.jsonl", tmp_path / "out.jsonl", 5)
-    assert len(load_records(tmp_path / "out.jsonl")) == 1
+        make(OwnChat(same), tmp_path / "few.jsonl", out, 5)
+    assert len(load_records(out)) == 1
 
 
-def test_one_hopeless_request_is_passed_over(tmp_path, prompts):
-    def picky(messages, seed, temperature, max_tokens):
-        if "My kettle 0 " in messages[-1]["content"]:
-            return Reply(end="stop")
-        return split_reply(good_text({"messages": messages, "seed": seed}), prefilled=False, end="stop")
+def test_one_hopeless_request_is_passed_over(prompts, out):
+    def picky(messages, **options):
+        return "" if "My kettle 0 " in messages[-1]["content"] else good(messages, **options)
 
-    outcome = make(chat_with(picky), prompts, tmp_path / "out.jsonl", 6)
+    outcome = make(OwnChat(picky), prompts, out, 6)
     assert (outcome.total, outcome.tally.abandoned) == (6, 1)
 
 
@@ -319,15 +329,15 @@ def test_memory_stays_flat(tmp_path, prompts, monkeypatch):
     peaks = []
     for n in (100, 600):
         tracemalloc.start()
-        make(chat_with(), prompts, tmp_path / f"{n}.jsonl", n)
+        make(OwnChat(), prompts, tmp_path / f"{n}.jsonl", n)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 500 * 400, f"peaks of 100 and 600 examples: {peaks}"  # an example is 2,000 bytes
 
 
 @pytest.mark.slow
-def test_killed_fifty_times_it_still_ends_with_n(tmp_path, prompts):
-    out, draw = tmp_path / "out.jsonl", random.Random(11)
+def test_killed_fifty_times_it_still_ends_with_n(prompts, out):
+    out, draw = out, random.Random(11)
     kept, grew, pace = b"", 0, 0.0
     with Loopback(faults=("empty", "server_error", "rate_limited"), fault_rate=0.1, delay=0.03) as server:
         args = command(server.base_url, prompts, out, 100_000, "--concurrency", "4")
@@ -377,8 +387,7 @@ def test_making_data_with_a_server_loads_no_heavy_library():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-def test_errors_name_the_cure_and_exit_with_2(tmp_path, prompts, monkeypatch):
-    out = tmp_path / "out.jsonl"
+def test_errors_name_the_cure_and_exit_with_2(prompts, monkeypatch, out):
     with Loopback() as server:
         found = run(server.base_url, prompts, out, 2)
         assert (found.returncode, found.stdout.splitlines()[0].split(";")[0]) == (0, f"2 examples in {out}, 2 of them made now")
@@ -396,8 +405,7 @@ def test_errors_name_the_cure_and_exit_with_2(tmp_path, prompts, monkeypatch):
     assert out.read_bytes() == before
 
 
-def test_a_full_disk_keeps_what_is_finished(tmp_path, prompts):
-    out = tmp_path / "out.jsonl"
+def test_a_full_disk_keeps_what_is_finished(prompts, out):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (7000, 7000))\n"
     with Loopback() as server:
         full = run(server.base_url, prompts, out, 20, "--concurrency", "3", before=limit)
@@ -421,11 +429,11 @@ BAD_PROMPTS = [
 
 
 @pytest.mark.parametrize(("line", "says"), BAD_PROMPTS)
-def test_bad_prompts_are_named_before_any_call(tmp_path, line, says):
+def test_bad_prompts_are_named_before_any_call(tmp_path, line, says, out):
     (tmp_path / "p.jsonl").write_text(line)
     with pytest.raises(PushbackError, match=says):
-        make(chat_with(lambda *call: pytest.fail("called")), tmp_path / "p.jsonl", tmp_path / "out.jsonl", 3)
-    assert not (tmp_path / "out.jsonl").exists()
+        make(OwnChat(lambda *_, **__: pytest.fail("called")), tmp_path / "p.jsonl", out, 3)
+    assert not (out).exists()
 
 
 def test_prompts_are_read_one_at_a_time(tmp_path):
@@ -436,75 +444,19 @@ def test_prompts_are_read_one_at_a_time(tmp_path):
         next(briefs)
 
 
-# The file
+# Without a model
 
 
-def engine_line(number: int) -> bytes:
-    return (json.dumps(to_row(record(number))) + "\n").encode()
-
-
-TAILS = [
-    (engine_line(2)[:-1], 3, "its line feed is missing"),
-    (engine_line(2)[:40], 2, "cut off in the middle"),
-    (b'{"i', 2, "cut off at the start"),
-    (b"", 2, "whole"),
-]
-
-
-@pytest.mark.parametrize(("tail", "count", "why"), TAILS)
-def test_a_half_written_last_line_is_mended(tmp_path, tail, count, why):
-    path = tmp_path / "f.jsonl"
-    path.write_bytes(engine_line(0) + engine_line(1) + tail)
-    seen = []
-    with RunFile(path, Record, seen.append, "a record") as file:
-        assert len(seen) == count, why
-        file.append(record(9))
-    assert [found.id for found in load_records(path)] == [*(found.id for found in seen), "t-0009"]
-
-
-@pytest.mark.parametrize("raw", [b"Dear diary", b'{"id": "x"}\n' + engine_line(1), b"Dear diary\n", b'{"a": 1}'])
-def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path, raw):
-    path = tmp_path / "diary.txt"
-    path.write_bytes(raw)
-    with pytest.raises(PushbackError, match="line 1: not a record"):
-        RunFile(path, Record, lambda found: None, "a record")
-    assert path.read_bytes() == raw
-
-
-def test_a_second_writer_is_refused(tmp_path):
-    path = tmp_path / "f.jsonl"
-    with RunFile(path, Record, lambda found: None, "a record"), pytest.raises(PushbackError, match="Another run is writing"):
-        RunFile(path, Record, lambda found: None, "a record")
-    RunFile(path, Record, lambda found: None, "a record").__exit__(None, None, None)
-    assert not path.exists()  # nothing was written
-
-
-def test_a_folder_as_out_is_refused(tmp_path):
-    with pytest.raises(PushbackError, match="cannot be written"):
-        RunFile(tmp_path, Record, lambda found: None, "a record")
-
-
-def test_ten_of_your_own_without_a_model_or_a_server(tmp_path):
-    out = tmp_path / "mine.jsonl"
+def test_ten_of_your_own_without_a_model_or_a_server(out):
     assert main(["data", "make", "--backend", "scripted", "-n", "10", "--out", str(out)]) == 0
     records = load_records(out)
     assert len({record.user_input for record in records}) == 10
-    assert {record.behaviour for record in records} == {"disagree", "clarify", "doubt", "refuse", "comply"}
+    assert {record.behaviour for record in records} == set(BEHAVIOURS)
     assert {record.provenance.model for record in records} == {"scripted"}
     for made in records:
         assert all(bool(thought.friction) == (made.behaviour != "comply") for thought in made.thoughts)
 
 
-def test_the_same_seed_gives_the_same_records(tmp_path):
-    for name in ("a", "b"):
-        work = make_records(
-            ScriptedChat(), DATA / "tiny" / "briefs.jsonl", tmp_path / name, 8, Settings(seed=3), progress=False
-        )
-        asyncio.run(work)
-    assert sorted((tmp_path / "a").read_text().splitlines()) == sorted((tmp_path / "b").read_text().splitlines())
-
-
-def test_a_request_in_another_language_is_named_with_the_cure(tmp_path):
-    work = make_records(ScriptedChat(), DATA / "micro.jsonl", tmp_path / "out.jsonl", 2, progress=False)
+def test_a_request_in_another_language_is_named_with_the_cure(out):
     with pytest.raises(PushbackError, match=r"only know requests that they wrote.*--backend openai"):
-        asyncio.run(work)
+        make(ScriptedChat(), DATA / "micro.jsonl", out, 2)
