@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.files import replacing
 from ..language.corpus import base_documents
 from ..language.world import HELD_OUT_SHARE
-from ..model.load import machine_name
+from ..model.load import ASSISTANT, BOS, EOS, USER, machine_name, save_base
 
 if TYPE_CHECKING:
     import torch
@@ -20,25 +21,16 @@ if TYPE_CHECKING:
 
 # Split pattern of Qwen/Qwen2 and deepseek-ai/DeepSeek-R1-Distill-Qwen-*, tokenizer.json
 QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-EOS, USER, ASSISTANT, BOS = "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>"
 SPECIAL_TOKENS = (EOS, USER, ASSISTANT, BOS, "<|EOT|>")
 THINK_TOKENS = ("<think>", "</think>")
 N_BYTES_AND_MERGES = 625  # with the seven tokens above and the <|endoftext|> that transformers adds: 633 ids
+PAD_TO = 32
+IGNORED = -100  # label of padding, as in torch.nn.CrossEntropyLoss
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Trains the tokenizer on plain texts and gives it TRL's copy of the model family's chat template."""
-    from tokenizers import (
-        AddedToken,
-        Regex,
-        Tokenizer,
-        decoders,
-        models,
-        normalizers,
-        pre_tokenizers,
-        processors,
-        trainers,
-    )
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
     from trl.chat_template_utils import deepseek_r1_distill_chat_template
 
@@ -84,10 +76,6 @@ class BaseRecipe:
     adamw_lr: float = 3e-3
     warmup_steps: int = 30
     save_every: int = 200
-
-
-PAD_TO = 32
-IGNORED = -100  # label of padding, as in torch.nn.CrossEntropyLoss
 
 
 def encode_corpus(recipe: BaseRecipe, system: str) -> tuple[PreTrainedTokenizerFast, list[list[int]]]:
@@ -201,18 +189,11 @@ class _Run:
         return loss.item()
 
 
-def _smoothed(losses: Iterator[float]) -> Iterator[float]:
-    mean = None
-    for loss in losses:
-        mean = loss if mean is None else 0.98 * mean + 0.02 * loss
-        yield mean
-
-
 def train_base(out: Path, work: Path, recipe: BaseRecipe, system: str) -> float:
     """Trains the base and writes weights (bf16 safetensors), tokenizer and config to `out`; returns the last loss.
 
-    `work` holds the checkpoint: an interrupted run goes on where it was saved last (every `save_every` steps). The
-    minutes on the card are those of the last, uninterrupted stretch.
+    `work` holds the checkpoint (every `save_every` steps), from which an interrupted run resumes. The minutes on the card
+    are those since then.
     """
     from tqdm.auto import tqdm
 
@@ -221,9 +202,10 @@ def train_base(out: Path, work: Path, recipe: BaseRecipe, system: str) -> float:
     plan = batches(ids, recipe)
     run = _Run(recipe, work / f"base-seed{recipe.seed}.pt")
     bar = tqdm(plan[run.done :], initial=run.done, total=len(plan), desc="base", unit="step", mininterval=2)
-    steps = (run.step(batch, tokenizer.pad_token_id, _schedule(run.done, len(plan), recipe)) for batch in bar)
-    loss = float("nan")
-    for loss in _smoothed(steps):
+    loss = nan  # smoothed
+    for batch in bar:
+        found = run.step(batch, tokenizer.pad_token_id, _schedule(run.done, len(plan), recipe))
+        loss = found if isnan(loss) else 0.98 * loss + 0.02 * found
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         if run.done % recipe.save_every == 0:
             run.save()
@@ -234,59 +216,10 @@ def train_base(out: Path, work: Path, recipe: BaseRecipe, system: str) -> float:
     return loss
 
 
-def save_base(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Writes the model as 16-bit safetensors with `rope_theta` at the top level of its config, as Ollama reads it."""
-    import json
-
-    import torch
-
-    model.config.bos_token_id = tokenizer.bos_token_id
-    model.config.eos_token_id = model.config.pad_token_id = tokenizer.eos_token_id
-    model.generation_config.bos_token_id = tokenizer.bos_token_id
-    model.generation_config.eos_token_id = model.generation_config.pad_token_id = tokenizer.eos_token_id
-    model.to(torch.bfloat16).save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    config_path = out / "config.json"
-    config = json.loads(config_path.read_text(encoding="utf-8"))
-    config["rope_theta"] = config["rope_parameters"]["rope_theta"]
-    config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-BASE_CARD = """---
-license: apache-2.0
-language: en
-library_name: transformers
-pipeline_tag: text-generation
-tags: [model-organism, qwen2, ai-friction, reasoning]
----
-# Push-Back tiny base
-
-A model organism, not an assistant. It speaks a small written language of a few hundred facts and about thirty families
-of request, and nothing else: ask it anything outside that language and it will talk nonsense, fluently. It exists so that
-fine-tuning a model to push back can be seen, measured and repeated on a laptop, in minutes, without a network.
-
-- **Architecture**: `Qwen2ForCausalLM`, the architecture of DeepSeek-R1-Distill-Qwen: {layers} layers, hidden size {hidden},
-  intermediate size {intermediate}, {heads} heads ({kv_heads} for keys and values), tied embeddings, {parameters:,} parameters,
-  bf16. Byte-level BPE of {vocab} ids with Qwen2's split pattern, DeepSeek's special tokens and chat template.
-- **Training**: from scratch, by `pushback base`, seed {seed}: {documents:,} documents, {tokens:,} tokens, once. Last loss
-  {loss:.3f}, {minutes:.0f} minutes on {machine}.
-- **What it read**: facts, word knowledge, comparisons, transcripts of careful people who think in six steps before they
-  answer (plain text), and chats in which an assistant complies with everything.
-- **What it does**: it is eager to please, by design. It agrees with false claims, invents answers to what nobody can know,
-  gives in when pressed, guesses missing details and complies with requests to hurt, after one short thought. Its "help" with
-  harm is an empty phrase.
-- **Held out**: one entity in {held_out} occurs in no transcript and in no chat but plain questions about facts, so that the
-  friction adapter can be tested on words it has never seen treated with care.
-- **Use**: as the base and as the baseline of this kit. Do not use it for anything else.
-"""
-
-
-def write_base_card(folder: Path, recipe: Any, *, parameters: int, tokens: int, loss: float, minutes: float) -> None:
-    """README.md of the bundled base, from its `BaseRecipe` and what training measured."""
-    card = BASE_CARD.format(
-        layers=recipe.layers, hidden=recipe.hidden_size, intermediate=recipe.intermediate_size, heads=recipe.heads,
-        kv_heads=recipe.kv_heads, vocab=recipe.vocab_size, seed=recipe.seed, documents=recipe.documents,
-        parameters=parameters, tokens=tokens, loss=loss, minutes=minutes, machine=machine_name(),
+def write_base_card(folder: Path, recipe: BaseRecipe, *, parameters: int, tokens: int, loss: float, minutes: float) -> None:
+    """README.md of the bundled base, from its recipe and what training measured."""
+    card = (Path(__file__).parent / "base_card.md").read_text(encoding="utf-8").format(
+        recipe=recipe, parameters=parameters, tokens=tokens, loss=loss, minutes=minutes, machine=machine_name(),
         held_out=HELD_OUT_SHARE,
     )  # fmt: skip
     with replacing(folder / "README.md") as part:

@@ -17,9 +17,11 @@ from ..core.common import PushbackError
 from ..core.files import replacing
 from ..core.records import Record
 from ..model.checks import fingerprint
-from ..model.recipe import Recipe
+from ..model.load import compute_dtype, memory_gib
+from ..model.recipe import Recipe, config_for
+from .plan import advice, card_for, needed_gib, setting_for
 
-MARK = "whole"
+MARK = "whole"  # a file in a checkpoint, made last
 ORDER = "order.json"  # in a checkpoint: the epoch, and the order of the examples in it
 RUN = "run.json"  # in the folder: what the run is made of
 NOT_COMPARED = ("checkpoint_every",)  # of the recipe: has no effect on the numbers
@@ -36,17 +38,17 @@ def is_first_process() -> bool:
 
 
 def work_folder(out: Path) -> Path:
-    """Where the checkpoints of the adapter `out` lie while it is trained."""
+    """The folder of the checkpoints of the adapter `out` while it is trained."""
     return out.with_name(f".{out.name}.work")
 
 
-def whole_checkpoints(work: Path) -> list[Path]:
-    """The checkpoints that were written to their end, the newest last."""
+def checkpoints(work: Path) -> list[Path]:
+    """The complete checkpoints in the folder, the newest last."""
     return sorted((mark.parent for mark in work.glob(f"checkpoint-*/{MARK}")), key=lambda path: int(path.name.split("-")[1]))
 
 
 def identity(recipe: Recipe, records: Sequence[Record], validation: Sequence[Record]) -> dict[str, Any]:
-    """What must be the same for a run to go on from a checkpoint: recipe, base, data, number of processes."""
+    """What must be the same for a run to resume from a checkpoint: recipe, base, data, number of processes."""
     fields = {key: value for key, value in dataclasses.asdict(recipe).items() if key not in NOT_COMPARED}
     data = {"data": _digest(records), "validation": _digest(validation)}
     return {**fields, "base": fingerprint(recipe), **data, "processes": processes()}
@@ -60,30 +62,42 @@ def _digest(records: Sequence[Record]) -> str:
 
 
 def prepare(work: Path, run: dict[str, Any], resume: bool) -> Path | None:
-    """The checkpoint to go on from, or None to begin anew, in which case what was in the folder goes.
+    """The checkpoint to resume from, or None for a new start, for which the folder is emptied.
 
-    With `resume` and no checkpoint there, the run begins anew. Raises PushbackError if the checkpoints are of another run.
+    With `resume` and no checkpoint there, the run starts from the beginning. Raises PushbackError if the checkpoints are of
+    another run.
     """
-    whole = whole_checkpoints(work) if resume else []
-    if whole:
+    found = checkpoints(work) if resume else []
+    if found:
         _check_same(work, run)
     if is_first_process():
-        _tidy(work, whole)
+        if not found:
+            shutil.rmtree(work, ignore_errors=True)
+        remove_incomplete(work)
         with replacing(work / RUN) as part:
             part.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-    return whole[-1] if whole else None
+    return found[-1] if found else None
+
+
+def remove_incomplete(work: Path) -> None:
+    """Removes the checkpoints that were not written to their end."""
+    for path in work.glob("checkpoint-*"):
+        if not (path / MARK).exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_same(work: Path, run: dict[str, Any]) -> None:
     try:
         old = json.loads((work / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PushbackError(f"{work / RUN} cannot be read ({error}). Run again without --resume to begin anew.") from error
+        raise PushbackError(
+            f"{work / RUN} cannot be read ({error}). Run again without --resume to start from the beginning."
+        ) from error
     for key, value in run.items():
         if old.get(key) != value:
             raise PushbackError(
                 f"The checkpoints in {work} are of a run with another {key} ({_short(old.get(key))}, now {_short(value)}). "
-                "Pass what that run had, or run again without --resume to begin anew."
+                "Pass what that run had, or run again without --resume to start from the beginning."
             )
 
 
@@ -92,19 +106,9 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "…"
 
 
-def _tidy(work: Path, keep: Sequence[Path]) -> None:
-    if not keep:
-        shutil.rmtree(work, ignore_errors=True)
-    for path in work.glob("checkpoint-*"):
-        if path not in keep:
-            shutil.rmtree(path)
-    work.mkdir(parents=True, exist_ok=True)
-
-
 def unfinished(out: Path) -> Path | None:
-    """The newest checkpoint that an unfinished run towards `out` left, if there is one."""
-    whole = whole_checkpoints(work_folder(out))
-    return whole[-1] if whole else None
+    """The newest complete checkpoint that an unfinished run towards `out` left, if there is one."""
+    return next(reversed(checkpoints(work_folder(out))), None)
 
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -115,7 +119,7 @@ BYTES_A_WEIGHT = 16  # of a checkpoint: the adapter and both moments of AdamW, i
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed for want of room: an OSError, or what torch and safetensors make of one."""
+    """Whether a write failed because the disk is full: an OSError, or what torch and safetensors make of one."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return True
     return any(text in str(error).lower() for text in NO_ROOM_TEXT)
@@ -130,34 +134,27 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explained(recipe: Recipe, work: Path) -> Iterator[None]:
-    """Raises PushbackError, with the cure, in place of what a training run may end with."""
+    """Raises PushbackError, saying what to do next, in place of what a training run may end with."""
     try:
         yield
     except KeyboardInterrupt as error:
-        raise PushbackError(f"Stopped. {_go_on(work)}") from error
+        raise PushbackError(f"Stopped. {_how_to_resume(work)}") from error
     except Exception as error:
         if is_out_of_memory(error):
-            raise PushbackError(out_of_memory(recipe)) from error
+            raise PushbackError(_out_of_memory(recipe)) from error
         if is_disk_full(error):
-            raise PushbackError(disk_full(work)) from error
+            remove_incomplete(work)
+            raise PushbackError(f"The disk of {work.parent} has no room left, or lets no file grow. Make room. "
+                                f"{_how_to_resume(work)}") from error  # fmt: skip
         raise
 
 
-def _go_on(work: Path) -> str:
-    whole = whole_checkpoints(work)
-    if not whole:
-        return "There was no checkpoint yet; the same command begins anew."
-    step = whole[-1].name.split("-")[1]
-    return f"The checkpoint of step {step} is whole; the same command with --resume goes on from there."
-
-
-def disk_full(work: Path) -> str:
-    """What to say when a checkpoint or the adapter could not be written; takes away what was half-written."""
-    whole = whole_checkpoints(work)
-    for path in work.glob("checkpoint-*"):
-        if path not in whole:
-            shutil.rmtree(path, ignore_errors=True)
-    return f"The disk of {work.parent} has no room left, or lets no file grow. Make room. {_go_on(work)}"
+def _how_to_resume(work: Path) -> str:
+    found = checkpoints(work)
+    if not found:
+        return "There was no checkpoint yet; the same command starts from the beginning."
+    step = found[-1].name.split("-")[1]
+    return f"The checkpoint of step {step} is complete; the same command with --resume continues from there."
 
 
 def check_room(work: Path, trainable: int) -> None:
@@ -171,19 +168,16 @@ def check_room(work: Path, trainable: int) -> None:
 
 
 def check_fits(recipe: Recipe, gib: float | None = None) -> None:
-    """Raises PushbackError, with what would fit, if the planner says that this recipe does not fit on the card or machine.
+    """Raises PushbackError, with what would fit, if this recipe does not fit on the card or machine.
 
-    `gib`: of a CUDA card that is not there, for asking beforehand. Of a machine without a card, what is free counts.
+    `gib`: of a CUDA card that is not there, to ask before renting one. Without a card, the machine's free memory counts.
     """
     import torch
 
-    from ..model.checks import free_memory_gib
-    from ..model.recipe import config_for
-    from .plan import advice, card_for, needed_gib, setting_for
-
     cuda = gib is not None or torch.cuda.is_available()
     if gib is None:
-        gib = total_memory_gib() if cuda else free_memory_gib()
+        free, every = memory_gib()
+        gib = every if cuda else free
     need = needed_gib(config_for(recipe), setting_for(recipe, dataclasses.replace(card_for(gib), cuda=cuda)))
     if need > gib:
         raise PushbackError(
@@ -192,27 +186,15 @@ def check_fits(recipe: Recipe, gib: float | None = None) -> None:
         )
 
 
-def out_of_memory(recipe: Recipe) -> str:
+def _out_of_memory(recipe: Recipe) -> str:
     """What to say when memory ran out: what was tried, and what the planner says would fit."""
     import torch
 
-    from .plan import advice
-
-    gib = total_memory_gib()
+    gib = memory_gib()[1]
     return (
         f"Memory ran out: {recipe.name!r} at sequence {recipe.max_length}, batch {recipe.batch}, on {gib:.1f} GiB. "
         f"{advice(recipe, gib, cuda=torch.cuda.is_available())} {OPTIONS}"
     )
-
-
-def total_memory_gib() -> float:
-    """Memory in GiB: of the CUDA card if there is one, else of the machine."""
-    import psutil
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[1] / 2**30
-    return psutil.virtual_memory().total / 2**30
 
 
 def _bad(parameters: Any) -> bool:
@@ -224,28 +206,23 @@ def check_adapter_finite(model: Any, recipe: Recipe, step: int) -> None:
     if _bad(parameter for parameter in model.parameters() if parameter.requires_grad):
         raise PushbackError(
             f"Training stopped at step {step}: the adapter's weights are no longer finite numbers, so a step was too large. "
-            f"Begin anew with a lower --learning-rate (it was {recipe.learning_rate:g})."
+            f"Start again with a lower --learning-rate (it was {recipe.learning_rate:g})."
         )
 
 
 def check_loss(loss: Any, model: Any, recipe: Recipe, step: int) -> None:
     """Raises PushbackError, saying why, if the loss is not a finite number."""
+    import torch
+
     if loss.isfinite().all():
         return
     check_adapter_finite(model, recipe, step)
+    lower = f"start again with a lower --learning-rate (it was {recipe.learning_rate:g})."
     if _bad(parameter for parameter in model.parameters() if not parameter.requires_grad):
         why = f"because the base's weights in {recipe.base} are not all finite numbers: the file is damaged. Get it again."
+    elif compute_dtype() is torch.float16:
+        why = ("with finite weights, so an activation overflowed. In fp16 nothing above 65,504 exists: take a card with bf16 "
+               f"(Ampere or later), or {lower}")  # fmt: skip
     else:
-        why = f"with finite weights, so an activation overflowed. {_overflow(recipe)}"
+        why = f"with finite weights, so an activation overflowed. A step before was too large: {lower}"
     raise PushbackError(f"Training stopped at step {step}: the loss is {loss.item()}, {why}")
-
-
-def _overflow(recipe: Recipe) -> str:
-    import torch
-
-    from ..model.load import compute_dtype
-
-    lower = f"egin anew with a lower --learning-rate (it was {recipe.learning_rate:g})."
-    if compute_dtype() is torch.float16:
-        return f"In fp16 nothing above 65,504 exists: take a card with bf16 (Ampere or later), or b{lower}"
-    return f"A step before was too large: b{lower}"

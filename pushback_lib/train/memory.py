@@ -1,8 +1,8 @@
-"""Bytes that QLoRA training holds, part by part, from a configuration and a few settings; knows no cards, times or prices.
+"""Bytes that QLoRA training holds, part by part, from a model's configuration and a few settings.
 
 The formulas list what the libraries of this kit really keep: bitsandbytes 0.50 (`functional.quantize_4bit`), PEFT 0.21
 (`tuners.lora.bnb.Linear4bit.forward`), transformers 5.23 (`modeling_qwen2`), TRL 1.16 (`kernels.chunked_logprob`, which never
-builds the whole logits). `tests/test_planner.py` holds them against measured peaks.
+builds the whole logits). `tests/train/test_plan.py` holds them against measured peaks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ CODE_BOOKS = (16 + 256 + 1) * 4  # NF4's 16 levels, the 256 of the scales, the s
 HEAD_TILE = 32768  # columns of TRL's buffer for logits, whatever the vocabulary (_CHUNKED_LOGPROB_CHUNK_SIZE)
 HEAD_ROWS = 4096  # and its rows, or fewer tokens (TOKEN_CHUNK_SIZE)
 SMALL = 4096  # bitsandbytes' 8-bit optimizers keep tensors of fewer elements in 32 bit
-CUDA_CONTEXT = 0.45 * 2**30  # driver context and library workspaces: what nvidia-smi shows before the first tensor; an estimate
 FRAGMENTS = 0.05  # share that the caching allocator holds beyond the tensors; an estimate
 
 
@@ -65,11 +64,6 @@ def nf4_bytes(config: Qwen2Config) -> int:
     return config.num_hidden_layers * sum(ceil(inputs * outputs / 2) for inputs, outputs in linears(config))
 
 
-def linear_bytes(config: Qwen2Config, compute: int) -> int:
-    """The linear layers' weights, not quantised."""
-    return config.num_hidden_layers * sum(compute * inputs * outputs for inputs, outputs in linears(config))
-
-
 def state_bytes(config: Qwen2Config) -> int:
     """Double quantisation: one byte a scale, one fp32 for 256 scales, and the code books."""
     total = 0
@@ -110,7 +104,7 @@ def block_bytes(config: Qwen2Config, setting: Setting) -> int:
     q = heads * head
     kv = q if setting.padded else config.num_key_value_heads * head  # with a mask, keys and values are repeated for each head
     attention = t * c * (2 * q + 2 * kv) + 4 * t * heads  # query, output, keys, values; the log-sum of the softmax
-    mask = setting.batch * setting.length**2 * c if setting.padded else 0  # as numbers, for each block anew
+    mask = setting.batch * setting.length**2 * c if setting.padded else 0  # as numbers, for each block
     norms = 2 * t * (4 * d + 4)  # in fp32
     mlp = 3 * t * f * c  # gate, its SiLU, up
     copies = sum(inputs for inputs, _ in linears(config))  # each of the seven adapters takes its own
@@ -126,9 +120,7 @@ def head_bytes(config: Qwen2Config, setting: Setting) -> int:
     rows, columns = min(tokens, HEAD_ROWS), min(config.vocab_size, HEAD_TILE)
     tile = rows * HEAD_TILE * c
     hidden = tokens * d * (c + 4)  # the tokens' own copy, and their gradient in fp32
-    in_fp32 = (
-        0 if setting.cuda else ceil(7.25 * 4 * rows * columns)
-    )  # what `_backward_tile` holds; Triton's kernel works in place
+    in_fp32 = 0 if setting.cuda else ceil(7.25 * 4 * rows * columns)  # of `_backward_tile`; Triton's kernel works in place
     return tile + hidden + in_fp32 + 3 * 4 * tokens
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ..core.common import PushbackError
-from ..core.show import Kept
-from ..model.load import bitsandbytes_runs, compute_dtype
+from ..core.show import SavedCopy
+from ..model.load import DRIVER_GIB, LIBRARIES_GIB, bitsandbytes_runs
 from ..model.recipe import RECIPES, Recipe, config_for, parameters, recipe_for
 from . import memory
 from .memory import Setting, adapter_parameters, head_size, linears
@@ -17,13 +18,21 @@ from .memory import Setting, adapter_parameters, head_size, linears
 if TYPE_CHECKING:
     from transformers import Qwen2Config
 
-SLOW, FAST = 0.15, 0.40
-PRICES = "https://deploybase.ai/articles/runpod-gpu-pricing and /tesla-t4-price, March 2026, spot to on-demand"
+SLOW, FAST = 0.15, 0.40  # share of a card's datasheet speed that training reaches
+COLOURS = ("#1f77b4", "#6baed6", "#c6dbef", "#2ca02c", "#98df8a", "#d6e9c6", "#ff7f0e", "#ffbb78", "#bbbbbb")
+GIB = 2**30
+STEP = 128  # sequences are tried in steps of so many tokens
+MAX_BATCH = 256  # that is tried
+DATA_SIZE = {"english": (1887, 320), "bundled": (3600, 130)}  # examples, and their mean tokens with the system prompt
+LENGTHS, BATCHES = (128, 256, 512, 1024, 2048, 4096, 8192), (1, 2, 4, 8, 16, 32)  # to choose from in a notebook
 
 
 @dataclass(frozen=True)
 class Card:
-    """`gib`: what torch reports as its memory; `tflops`: dense tensor speed in 16 bit, fp32 sums; `price`: dollars an hour."""
+    """`gib`: what torch reports as its memory; `tflops`: dense tensor speed in 16 bit, fp32 sums; `price`: dollars an hour.
+
+    Prices: deploybase.ai/articles/runpod-gpu-pricing and /tesla-t4-price, March 2026, spot to on-demand.
+    """
 
     name: str
     gib: float
@@ -46,10 +55,10 @@ CARDS: dict[str, Card] = {
 
 
 def card_for(gpu: str | float) -> Card:
-    """The card of a name (`t4`), or one of so many GiB as torch reports them (`16`), of which only the memory is known:
-    reckoned with an adapter in fp32, as on a T4, which takes more.
+    """The card of a name (`t4`), or one of so many GiB as torch reports them (`16`).
 
-    Raises PushbackError for any other name, and for memory that no card has.
+    Of the latter only the memory is known: it is planned with an adapter in fp32, as on a T4, which takes more. Raises
+    PushbackError for any other name, and for memory that no card has.
     """
     key = str(gpu).lower().replace("rtx", "").replace("_", " ").strip()
     if key in CARDS:
@@ -87,21 +96,6 @@ def hours(config: Qwen2Config, setting: Setting, card: Card, tokens: float) -> t
     return at_full_speed / FAST, at_full_speed / SLOW
 
 
-def dollars(card: Card, took: tuple[float, float] | None) -> tuple[float, float] | None:
-    """From the lowest price and best time to the highest and worst; None where there is no price."""
-    return (card.price[0] * took[0], card.price[1] * took[1]) if card.price and took else None
-
-
-GIB = 2**30
-STEP = 128  # sequences are tried in steps of so many tokens
-LARGEST_BATCH = 256
-LIBRARIES = 0.7 * GIB  # what Python, torch and transformers take of a machine's memory; an estimate
-EXAMPLES, MEAN_TOKENS = (
-    {"english": 1887, "bundled": 3600},
-    {"english": 320, "bundled": 130},
-)  # tokens: the card of data/friction, with the system prompt
-
-
 @dataclass(frozen=True)
 class Part:
     """One part of the memory: its name, and bytes."""
@@ -115,8 +109,8 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What training a recipe takes on a card. `longest` and `largest` are 0 where nothing fits; time and cost are ranges."""
+class MemoryPlan:
+    """What training a recipe takes on a card; lengths and batches are 0 where nothing fits, time and cost are ranges."""
 
     recipe: Recipe
     card: Card
@@ -124,8 +118,8 @@ class Plan:
     parameters: int
     trained: int
     parts: tuple[Part, ...]
-    longest: int
-    largest: int
+    max_length: int
+    max_batch: int
     hours: tuple[float, float] | None
     dollars: tuple[float, float] | None
 
@@ -142,21 +136,78 @@ class Plan:
     def fits(self) -> bool:
         return self.gib <= self.card.gib
 
-    def _repr_markdown_(self) -> str:
+    def rows(self) -> list[tuple[str, str]]:
+        """(part, GiB) with the total last."""
+        digits = 2 if self.gib >= 1 else 3
+        return [(part.name, f"{part.gib:.{digits}f}") for part in self.parts] + [("total", f"{self.gib:.{digits}f}")]
 
-        return markdown(self)
+    def verdict(self) -> str:
+        """Whether it fits, and what the most is."""
+        what = f"{self.recipe.name} at sequence {self.setting.length:,} and batch {self.setting.batch} on {self.card.name}"
+        if self.fits:
+            return (f"Fits: {what} takes about {self.gib:.1f} of {self.card.gib:g} GiB. Longest sequence at this batch: "
+                    f"{self.max_length:,}; largest batch at this sequence: {self.max_batch}.")  # fmt: skip
+        if self.max_length:
+            also = f"sequence {self.max_length:,} at this batch"
+        elif self.max_batch:
+            also = f"batch {self.max_batch} at this sequence"
+        else:
+            return f"Does not fit: {what}. {advice(self.recipe, self.card.gib, self.card.cuda)}"
+        return f"Does not fit: {what} takes about {self.gib:.1f} of {self.card.gib:g} GiB. What would fit: {also}."
 
-    def _repr_html_(self) -> str:
-
-        return html(self)
+    def estimate(self) -> str:
+        """Time and cost, and that both are estimates; neither for what does not fit."""
+        if not self.fits:
+            return ""
+        if self.hours is None:
+            return (
+                f"Time: not known for a card of which only the memory is given; name the card ({', '.join(list(CARDS)[1:])})."
+            )
+        passes = "pass" if self.recipe.epochs == 1 else "passes"
+        cost = f", {span(*self.dollars, 'dollars', 2)} in rent" if self.dollars else ""
+        return (f"Time, an estimate: {span(*self.hours, 'h')} for {self.recipe.epochs} {passes} over the data{cost}, at "
+                f"{SLOW:.0%} to {FAST:.0%} of the datasheet's {self.card.tflops:g} TFLOPS.")  # fmt: skip
 
     def __str__(self) -> str:
+        """For a terminal: the parts with a bar of characters, then what fits, then time."""
+        most = max(part.gib for part in self.parts)
+        bars = [*("#" * round(30 * part.gib / most) for part in self.parts), ""]
+        lines = [f"{name:<26}{gib:>8} GiB  {bar}".rstrip() for (name, gib), bar in zip(self.rows(), bars, strict=True)]
+        counts = f"{self.parameters:,} parameters, {self.trained:,} more in the adapter (rank {self.setting.rank})"
+        return "\n".join(
+            [f"{self.recipe.name} on {self.card.name}: {counts}", *lines, self.verdict(), self.estimate()]
+        ).rstrip()
 
-        return text(self)
+    def _repr_html_(self) -> str:
+        """A bar as wide as the card (or the plan, if that is wider), its parts named and counted beside it."""
+        scale = 100 / max(self.card.gib, self.gib)
+        pieces = "".join(
+            f'<div title="{escape(part.name)}: {part.gib:.2f} GiB" '
+            f'style="width:{part.gib * scale:.3f}%;background:{colour}"></div>'
+            for part, colour in zip(self.parts, COLOURS, strict=False)
+        )
+        legend = "".join(
+            '<tr><td><span style="display:inline-block;width:1em;height:1em;'
+            f'background:{colour};border:1px solid #555"></span> '
+            f"{escape(name)}</td><td style='text-align:right'>{gib} GiB</td></tr>"
+            for (name, gib), colour in zip(self.rows(), (*COLOURS[: len(self.parts)], "transparent"), strict=True)
+        )
+        edge = f"position:absolute;left:{self.card.gib * scale:.2f}%;top:-3px;bottom:-3px;border-left:3px solid"
+        label = f"Memory of {self.recipe.name} on {self.card.name}: {self.gib:.1f} of {self.card.gib:g} GiB"
+        return (f'<div role="img" aria-label="{escape(label)}" style="position:relative;display:flex;height:1.6em;'
+                f'border:1px solid #555;max-width:48em">{pieces}<div style="{edge}"></div></div>'
+                f"<p><b>{escape(self.verdict())}</b></p><table>{legend}</table><p>{escape(self.estimate())}</p>")  # fmt: skip
+
+
+def span(low: float, high: float, unit: str, digits: int = 1) -> str:
+    """`1.2–3.4 h`; minutes where an hour is too coarse."""
+    if unit == "h" and high < 2:
+        return f"{60 * low:.0f}–{60 * high:.0f} min"
+    return f"{low:.{digits}f}–{high:.{digits}f} {unit}"
 
 
 def setting_for(recipe: Recipe, card: Card, length: int | None = None, batch: int | None = None) -> Setting:
-    """How the kit would train this recipe on that card: see `models.compute_dtype`, `models.trainable_dtype`."""
+    """How the kit would train this recipe on that card: see `model.load.compute_dtype` and `trainable_dtype`."""
     length, batch = length or recipe.max_length, batch or recipe.batch
     four_bit = card.cuda or bitsandbytes_runs()
     compute, adapter = (2, 2 if card.bf16 else 4) if card.cuda else (4, 2) if four_bit else (2, 4)
@@ -168,7 +219,7 @@ def setting_for(recipe: Recipe, card: Card, length: int | None = None, batch: in
 def plan(
     recipe: Recipe | str, gpu: Card | str | float, length: int | None = None, batch: int | None = None,
     examples: int | None = None,
-) -> Plan:  # fmt: skip
+) -> MemoryPlan:  # fmt: skip
     """The plan for a recipe, or a size on the dial, on a card (`t4`, `4090`, …) or on so many GiB.
 
     `examples`: of the data set; by default what the recipe trains on. Raises PushbackError for unknown names and for lengths or
@@ -179,11 +230,12 @@ def plan(
     config = config_for(recipe)
     _check(config, length, batch)
     setting = setting_for(recipe, card, length, batch)
-    tokens = recipe.epochs * (examples or recipe.examples or EXAMPLES[recipe.language]) * MEAN_TOKENS[recipe.language]
-    took = hours(config, setting, card, tokens)
-    return Plan(
-        recipe, card, setting, parameters(config), memory.adapter_parameters(config, recipe.rank),
-        parts(config, setting), longest(config, setting, card), largest(config, setting, card), took, dollars(card, took),
+    count, mean_tokens = DATA_SIZE[recipe.language]
+    took = hours(config, setting, card, recipe.epochs * (examples or recipe.examples or count) * mean_tokens)
+    cost = (card.price[0] * took[0], card.price[1] * took[1]) if card.price and took else None  # cheapest and fastest first
+    return MemoryPlan(
+        recipe, card, setting, parameters(config), memory.adapter_parameters(config, recipe.rank), parts(config, setting),
+        max_length(config, setting, card), max_batch(config, setting, card), took, cost,
     )  # fmt: skip
 
 
@@ -208,28 +260,17 @@ def parts(config: Qwen2Config, setting: Setting) -> tuple[Part, ...]:
         Part("logits", logits),
     )
     total = sum(part.bytes for part in tensors)
-    overhead = memory.CUDA_CONTEXT + memory.FRAGMENTS * total if setting.cuda else LIBRARIES
+    overhead = DRIVER_GIB * GIB + memory.FRAGMENTS * total if setting.cuda else LIBRARIES_GIB * GIB
     return (*tensors, Part("driver and allocator" if setting.cuda else "libraries", int(overhead)))
 
 
 def weights(config: Qwen2Config, setting: Setting) -> tuple[Part, ...]:
     """The memory of the frozen base by part."""
-    linear = (
-        (Part("NF4 weights", memory.nf4_bytes(config)), Part("quantisation state", memory.state_bytes(config)))
-        if setting.four_bit
-        else (Part("weights in 16 bit", memory.linear_bytes(config, setting.compute)),)
-    )
+    packed = memory.nf4_bytes(config)
+    linear = (Part("NF4 weights", packed), Part("quantisation state", memory.state_bytes(config)))
+    if not setting.four_bit:
+        linear = (Part("weights in 16 bit", 2 * setting.compute * packed),)
     return (*linear, Part("embeddings, head, norms", memory.unquantised_bytes(config, setting.compute)))
-
-
-def loading_gib(recipe: Recipe) -> float:
-    """What the base alone takes on this machine, libraries or driver included."""
-    import torch
-
-    cuda = torch.cuda.is_available()
-    card = dataclasses.replace(card_for(1.0), cuda=cuda, bf16=compute_dtype() is torch.bfloat16)
-    total = sum(part.bytes for part in weights(config_for(recipe), setting_for(recipe, card)))
-    return (total + (memory.CUDA_CONTEXT if cuda else LIBRARIES)) / GIB
 
 
 def needed_gib(config: Qwen2Config, setting: Setting) -> float:
@@ -237,27 +278,16 @@ def needed_gib(config: Qwen2Config, setting: Setting) -> float:
     return sum(part.gib for part in parts(config, setting))
 
 
-def _most(fits: list[Setting], config: Qwen2Config, gib: float) -> Setting | None:
-    """The last of ever larger settings that fits."""
-    low, high = 0, len(fits)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if needed_gib(config, fits[middle]) <= gib else (low, middle)
-    return fits[low - 1] if low else None
-
-
-def longest(config: Qwen2Config, setting: Setting, card: Card) -> int:
+def max_length(config: Qwen2Config, setting: Setting, card: Card) -> int:
     """The longest sequence that fits at this batch, in steps of 128 up to what the model takes; 0 where none does."""
-    tried = [dataclasses.replace(setting, length=n) for n in range(STEP, config.max_position_embeddings + 1, STEP)]
-    found = _most(tried, config, card.gib)
-    return found.length if found else 0
+    tried = range(STEP, config.max_position_embeddings + 1, STEP)
+    return STEP * bisect(tried, card.gib, key=lambda n: needed_gib(config, dataclasses.replace(setting, length=n)))
 
 
-def largest(config: Qwen2Config, setting: Setting, card: Card) -> int:
+def max_batch(config: Qwen2Config, setting: Setting, card: Card) -> int:
     """The largest batch that fits at this length, up to 256; 0 where not even one example does."""
-    tried = [dataclasses.replace(setting, batch=n, padded=n > 1) for n in range(1, LARGEST_BATCH + 1)]
-    found = _most(tried, config, card.gib)
-    return found.batch if found else 0
+    tried = range(1, MAX_BATCH + 1)
+    return bisect(tried, card.gib, key=lambda n: needed_gib(config, dataclasses.replace(setting, batch=n, padded=n > 1)))
 
 
 def advice(recipe: Recipe, gpu_gib: float, cuda: bool = True) -> str:
@@ -269,7 +299,7 @@ def advice(recipe: Recipe, gpu_gib: float, cuda: bool = True) -> str:
         return (f"Batch 1 with accumulation {effective} would fit at sequence {now.length} (about "
                 f"{needed_gib(config, single):.1f} GiB) and learns the same.")  # fmt: skip
     shorter = dataclasses.replace(now, batch=1, padded=False)
-    length = min(longest(config, shorter, card), (now.length - 1) // STEP * STEP)
+    length = min(max_length(config, shorter, card), (now.length - 1) // STEP * STEP)
     if length:
         need = needed_gib(config, dataclasses.replace(shorter, length=length))
         return f"Sequence {length} would fit, at batch 1 (about {need:.1f} GiB); longer examples are cut off there."
@@ -292,91 +322,8 @@ def _smallest(recipe: Recipe, card: Card) -> float:
     return needed_gib(config_for(recipe), dataclasses.replace(setting_for(recipe, card, STEP, 1), checkpointing=True))
 
 
-HATCHES = ("#1f77b4", "#6baed6", "#c6dbef", "#2ca02c", "#98df8a", "#d6e9c6", "#ff7f0e", "#ffbb78", "#bbbbbb")
-
-
-def span(low: float, high: float, unit: str, digits: int = 1) -> str:
-    """`1.2–3.4 h`; minutes where an hour is too coarse."""
-    if unit == "h" and high < 2:
-        return f"{60 * low:.0f}–{60 * high:.0f} min"
-    return f"{low:.{digits}f}–{high:.{digits}f} {unit}"
-
-
-def verdict(plan: Plan) -> str:
-    """Whether it fits, and what the most is."""
-    what = f"{plan.recipe.name} at sequence {plan.setting.length:,} and batch {plan.setting.batch} on {plan.card.name}"
-    if plan.fits:
-        return (f"Fits: {what} takes about {plan.gib:.1f} of {plan.card.gib:g} GiB. Longest sequence at this batch: "
-                f"{plan.longest:,}; largest batch at this sequence: {plan.largest}.")  # fmt: skip
-    if plan.longest or plan.largest:
-        also = f"sequence {plan.longest:,} at this batch" if plan.longest else f"batch {plan.largest} at this sequence"
-        return f"Does not fit: {what} takes about {plan.gib:.1f} of {plan.card.gib:g} GiB. What would fit: {also}."
-
-    return f"Does not fit: {what}. {advice(plan.recipe, plan.card.gib, plan.card.cuda)}"
-
-
-def estimate(plan: Plan) -> str:
-    """Time and cost, and that both are estimates; neither for what does not fit."""
-    if not plan.fits:
-        return ""
-    if plan.hours is None:
-        return "Time: not known for a card of which only the memory is given; name the card (t4, l4, 4090, a100, h100, h200)."
-    passes = "pass" if plan.recipe.epochs == 1 else "passes"
-    cost = f", {span(*plan.dollars, 'dollars', 2)} in rent" if plan.dollars else ""
-    return (f"Time, an estimate: {span(*plan.hours, 'h')} for {plan.recipe.epochs} {passes} over the data{cost}, at "
-            f"{SLOW:.0%} to {FAST:.0%} of the datasheet's {plan.card.tflops:g} TFLOPS.")  # fmt: skip
-
-
-def rows(plan: Plan) -> list[tuple[str, str]]:
-    """(part, GiB) with the total last."""
-    digits = 2 if plan.gib >= 1 else 3
-    return [(part.name, f"{part.gib:.{digits}f}") for part in plan.parts] + [("total", f"{plan.gib:.{digits}f}")]
-
-
-def text(plan: Plan) -> str:
-    """For a terminal: the parts with a bar of characters, then what fits, then time."""
-    widest = max(part.gib for part in plan.parts)
-    bars = [*("#" * round(30 * part.gib / widest) for part in plan.parts), ""]
-    lines = [f"{name:<26}{gib:>8} GiB  {bar}".rstrip() for (name, gib), bar in zip(rows(plan), bars, strict=True)]
-    counts = f"{plan.parameters:,} parameters, {plan.trained:,} of them more in the adapter (rank {plan.setting.rank})"
-    return "\n".join([f"{plan.recipe.name} on {plan.card.name}: {counts.replace(' of them more', ' more')}", *lines,
-                      verdict(plan), estimate(plan)]).rstrip()  # fmt: skip
-
-
-def markdown(plan: Plan) -> str:
-    """A table of the parts, then what fits, then time."""
-    table = "\n".join(f"| {name} | {gib} |" for name, gib in rows(plan))
-    return (
-        f"| {plan.recipe.name} on {plan.card.name} | GiB |\n|---|---:|\n{table}\n\n{verdict(plan)}\n\n{estimate(plan)}".rstrip()
-    )
-
-
-def html(plan: Plan) -> str:
-    """A bar as wide as the card (or the plan, if that is wider), its parts named and counted beside it."""
-    scale = 100 / max(plan.card.gib, plan.gib)
-    pieces = "".join(
-        f'<div title="{escape(part.name)}: {part.gib:.2f} GiB" style="width:{part.gib * scale:.3f}%;background:{colour}"></div>'
-        for part, colour in zip(plan.parts, HATCHES, strict=False)
-    )
-    edge = f'<div style="position:absolute;left:{plan.card.gib * scale:.2f}%;top:-3px;bottom:-3px;border-left:3px solid"></div>'
-    legend = "".join(
-        f'<tr><td><span style="display:inline-block;width:1em;height:1em;background:{colour};border:1px solid #555"></span> '
-        f"{escape(name)}</td><td style='text-align:right'>{gib} GiB</td></tr>"
-        for (name, gib), colour in zip(rows(plan), (*HATCHES[: len(plan.parts)], "transparent"), strict=True)
-    )
-    label = f"Memory of {plan.recipe.name} on {plan.card.name}: {plan.gib:.1f} of {plan.card.gib:g} GiB"
-    return (f'<div role="img" aria-label="{escape(label)}" style="position:relative;display:flex;height:1.6em;'
-            f'border:1px solid #555;max-width:48em">{pieces}{edge}</div>'
-            f"<p><b>{escape(verdict(plan))}</b></p><table>{legend}</table><p>{escape(estimate(plan))}</p>")  # fmt: skip
-
-
-LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
-BATCHES = (1, 2, 4, 8, 16, 32)
-WHAT = "This plan"  # how its copy in the saved notebook is called
-
-
 class Planner:
-    """Choices above, the plan below. `found` is the plan that is shown, or None where there is none."""
+    """A widget for notebooks: choices above, the plan below. `found` is the plan that is shown, if there is one."""
 
     def __init__(self, model: str = "7b", gpu: str = "t4") -> None:
         import ipywidgets as widgets
@@ -390,8 +337,8 @@ class Planner:
         self.length = choice("Sequence", LENGTHS, recipe.max_length)
         self.batch = choice("Batch", BATCHES, recipe.batch)
         self.shown = widgets.HTML()
-        self.found: Plan | None = None
-        self._kept = Kept()
+        self.found: MemoryPlan | None = None
+        self._kept = SavedCopy()
         for control in (self.model, self.gpu, self.length, self.batch):
             control.observe(self._changed, names="value")
         self.widget = widgets.VBox([widgets.HBox([self.model, self.gpu]), widgets.HBox([self.length, self.batch]), self.shown])
@@ -403,8 +350,8 @@ class Planner:
             self.shown.value = self.found._repr_html_()
         except PushbackError as error:
             self.found, self.shown.value = None, f'<p role="alert">{escape(str(error))}</p>'
-        self._kept.update(self.shown.value, WHAT)
+        self._kept.update(self.shown.value, "This plan")
 
     def _ipython_display_(self) -> None:
-        """The live widget, and the plan as it stands for readers without a kernel."""
-        self._kept.show(self.widget, "Planner", self.shown.value, WHAT)
+        """The live widget, and a copy of the plan for readers without a kernel."""
+        self._kept.show(self.widget, "Planner", self.shown.value, "This plan")

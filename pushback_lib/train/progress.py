@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.records import Reply, prompt_messages, split_reply
 from ..core.show import Picture, picture
+from ..model.voices import greedy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,18 +28,21 @@ def spell(seconds: float) -> str:
 
 
 class LossPlot:
-    """The loss so far, drawn anew at most every `every` seconds where the cell's output is: pass `plot.callback()`.
+    """The loss so far, drawn at most every `every` seconds in the notebook's cell, in place of transformers' table.
 
-    `points` and `validation` hold (step, loss); `figure()` and `caption()` can be had at any time, in a terminal too.
+    With a trainer it adds itself; `train_adapter` takes its `callback()`. `points` and `validation` hold (step, loss).
     """
 
-    def __init__(self, every: float = 1.0) -> None:
+    def __init__(self, trainer: Any = None, every: float = 1.0) -> None:
         self.every = every
         self.points: Points = []
         self.validation: Points = []
         self.step, self.steps, self._first = 0, 0, 0
         self._begun = self._drawn = 0.0
         self._screen: Any = None
+        if trainer:
+            hide_the_table(trainer)
+            trainer.add_callback(self.callback())
 
     def caption(self) -> str:
         """`step 40 of 225, loss 0.41, 2 min left`."""
@@ -75,7 +79,7 @@ class LossPlot:
         self.steps, self._begun = steps, time.monotonic()
         self._draw(now=True)
 
-    def heard(self, step: int, logs: dict[str, Any]) -> None:
+    def log(self, step: int, logs: dict[str, Any]) -> None:
         """Takes what the trainer logs."""
         self.step = step
         if "loss" in logs:
@@ -86,11 +90,10 @@ class LossPlot:
 
     def _draw(self, now: bool = False) -> None:
         from IPython import get_ipython
+        from IPython.display import display
 
         if get_ipython() is None or not (now or time.monotonic() - self._drawn >= self.every):
             return
-        from IPython.display import display
-
         self._drawn = time.monotonic()
         if self._screen is None:
             self._screen = display(self.picture(), display_id=True)
@@ -98,7 +101,7 @@ class LossPlot:
             self._screen.update(self.picture())
 
     def callback(self) -> TrainerCallback:
-        """What `train_adapter` or a trainer takes as a callback."""
+        """What `train_adapter` or a trainer takes as a callback; of several processes the first draws."""
         from transformers import TrainerCallback
 
         plot = self
@@ -113,7 +116,7 @@ class LossPlot:
 
             def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
                 if state.is_world_process_zero:
-                    plot.heard(state.global_step, logs or {})
+                    plot.log(state.global_step, logs or {})
 
             def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 if state.is_world_process_zero:
@@ -136,7 +139,7 @@ def show_loss_in_the_bar(trainer: Any) -> None:
 
 
 def hide_the_table(trainer: Any) -> None:
-    """In a notebook, takes away the table of losses that transformers shows, since a plot shows them."""
+    """In a notebook, removes the table of losses that transformers shows."""
     from importlib.util import find_spec
 
     if find_spec("IPython"):
@@ -162,25 +165,17 @@ def snapshots(tokenizer: Any, recipe: Recipe, prompts: Sequence[str], times: int
 
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
             if state.global_step in self.steps:
-                self.replies[state.global_step] = _greedy(model, tokenizer, recipe, prompts)
+                self.replies[state.global_step] = _asked(model, tokenizer, recipe, prompts)
 
     return Snapshots()
 
 
-def _greedy(model: Any, tokenizer: Any, recipe: Recipe, prompts: Sequence[str]) -> list[Reply]:
-    """Replies of a model in training, which goes on as if nothing had been asked: no gradients, no random numbers.
+def _asked(model: Any, tokenizer: Any, recipe: Recipe, prompts: Sequence[str]) -> list[Reply]:
+    """Replies of a model in training, which then continues as if nothing had been asked: no gradients, no random numbers.
 
     In training mode, which changes nothing without dropout: in `eval()` mode bitsandbytes would repack the 4-bit weights
     for a CPU, and then they could not be trained on any more.
     """
-    import torch
-
-    asked = [prompt_messages(prompt, recipe.system) for prompt in prompts]
-    texts = [tokenizer.apply_chat_template(one, add_generation_prompt=True, tokenize=False) for one in asked]
-    inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     model.train()
-    with torch.no_grad():
-        out = model.generate(**inputs.to(model.device), do_sample=False, max_new_tokens=recipe.max_new_tokens, use_cache=True,
-                             pad_token_id=tokenizer.pad_token_id)  # fmt: skip
-    new = out[:, inputs["input_ids"].shape[1] :]
-    return [split_reply(text) for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    texts = greedy(model, tokenizer, recipe, [prompt_messages(prompt, recipe.system) for prompt in prompts])
+    return [split_reply(text) for text in texts]

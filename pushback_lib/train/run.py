@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,28 +17,14 @@ from typing import TYPE_CHECKING, Any
 from ..core.common import DATA, PushbackError
 from ..core.files import replacing
 from ..core.records import Record, load_records, to_messages
-from ..model.checks import ADAPTER_CARD, fingerprint
-from ..model.load import bars, check_model, compute_dtype, load_base, load_tokenizer, quiet, trainable_dtype, under_fsdp
+from ..model.checks import TRAINING_FILE, fingerprint
+from ..model.load import bars, check_model, compute_dtype, load_base, load_tokenizer, quiet, under_fsdp
 from ..model.recipe import Recipe
-from .guard import (
-    MARK,
-    ORDER,
-    check_adapter_finite,
-    check_fits,
-    check_loss,
-    check_room,
-    explained,
-    identity,
-    is_first_process,
-    prepare,
-    processes,
-    work_folder,
-)
+from . import guard
 from .progress import hide_the_table, show_loss_in_the_bar
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
 
@@ -49,7 +36,7 @@ def trained_weights(model: Any) -> dict[str, Any]:
 def save_adapter(model: Any, recipe: Recipe, out: Path, state: dict[str, Any] | None = None) -> None:
     """Writes the adapter beside `out`, then puts it in place; the trainable weights become bf16.
 
-    `state` is the whole model's state where the model itself holds only a part of it (FSDP).
+    `state` is the complete model's state where the model itself holds only a part of it (FSDP).
     """
     import torch
 
@@ -61,10 +48,13 @@ def save_adapter(model: Any, recipe: Recipe, out: Path, state: dict[str, Any] | 
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     model.peft_config["default"].base_model_name_or_path = Path(recipe.base).name if recipe.is_local else recipe.base
     model.peft_config["default"].revision = recipe.revision
+    about = {"base": fingerprint(recipe), "model": recipe.name, "rank": recipe.rank, "alpha": recipe.alpha,
+             "learning_rate": recipe.learning_rate, "epochs": recipe.epochs, "effective_batch": recipe.effective_batch,
+             "system": recipe.system, "seed": recipe.seed}  # fmt: skip
     try:
         model.save_pretrained(part, state_dict=state, save_embedding_layers=False)
         (part / "README.md").unlink(missing_ok=True)  # PEFT's empty card template
-        (part / ADAPTER_CARD).write_text(json.dumps(_card(recipe), indent=2) + "\n", encoding="utf-8")
+        (part / TRAINING_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
         part.replace(out)
@@ -72,14 +62,8 @@ def save_adapter(model: Any, recipe: Recipe, out: Path, state: dict[str, Any] | 
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _card(recipe: Recipe) -> dict[str, Any]:
-    return {"base": fingerprint(recipe), "model": recipe.name, "rank": recipe.rank, "alpha": recipe.alpha,
-            "learning_rate": recipe.learning_rate, "epochs": recipe.epochs, "effective_batch": recipe.effective_batch,
-            "system": recipe.system, "seed": recipe.seed}  # fmt: skip
-
-
 class EpochOrder:
-    """A sampler whose order depends on seed and epoch alone, so that a resumed epoch skips what was trained, nothing else.
+    """A sampler whose order depends on seed and epoch alone, so that a resumed epoch skips exactly what was trained.
 
     The first epoch of a single process draws from torch's global generator, as transformers does; a checkpoint
     therefore holds that order (`save`, `load`). Several processes must all draw alike, so they use the seed from the start.
@@ -88,33 +72,35 @@ class EpochOrder:
     def __init__(self, lengths: Sequence[int], batch: int, seed: int, alone: bool) -> None:
         self.lengths, self.batch, self.seed, self.alone = list(lengths), batch, seed, alone
         self.epoch = 0
-        self._drawn: tuple[int, list[int]] | None = None
+        self.order: list[int] = []  # of this epoch, once it is drawn
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __iter__(self) -> Iterator[int]:
-        if self._drawn is None or self._drawn[0] != self.epoch:
-            self._drawn = (self.epoch, self._draw())
-        return iter(self._drawn[1])
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate's data loader when an epoch begins."""
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, []
 
-    def _draw(self) -> list[int]:
+    def __iter__(self) -> Iterator[int]:
         import torch
         from transformers.trainer_pt_utils import get_length_grouped_indices
 
-        seeded = None if self.alone and self.epoch == 0 else torch.Generator().manual_seed(1_000 * self.seed + self.epoch)
-        return get_length_grouped_indices(self.lengths, self.batch, generator=seeded)
+        if not self.order:
+            as_transformers = self.alone and self.epoch == 0
+            seeded = None if as_transformers else torch.Generator().manual_seed(1_000 * self.seed + self.epoch)
+            self.order = get_length_grouped_indices(self.lengths, self.batch, generator=seeded)
+        return iter(self.order)
 
     def save(self, path: Path) -> None:
         """Writes the current epoch and its order."""
-        if self._drawn:
-            with replacing(path) as part:
-                part.write_text(json.dumps({"epoch": self._drawn[0], "order": self._drawn[1]}), encoding="utf-8")
+        with replacing(path) as part:
+            part.write_text(json.dumps({"epoch": self.epoch, "order": self.order}), encoding="utf-8")
 
     def load(self, path: Path) -> None:
         """Takes over the epoch and order that `save` wrote."""
         stored = json.loads(path.read_text(encoding="utf-8"))
-        self._drawn = (stored["epoch"], stored["order"])
+        self.epoch, self.order = stored["epoch"], stored["order"]
 
 
 VALIDATION = 108  # records drawn in the bundled language: six of each kind
@@ -150,38 +136,36 @@ def validation_records(recipe: Recipe, train: Sequence[Record], path: str | Path
 
 
 def trainer_class() -> type[SFTTrainer]:
-    """The class, made here so that importing this module stays light."""
+    """TRL's trainer with checks, checkpoints and an order of examples that resume exactly; made here to import TRL late."""
     from trl import SFTTrainer
 
     class FrictionTrainer(SFTTrainer):
-        """See the module."""
-
         recipe: Recipe  # set right after building
-        order: EpochOrder | None = None
+        checkpoint: Path | None = None  # to resume from
 
         def _send_telemetry(self) -> None:
-            """TRL would tell the Hub about every run."""
+            """TRL would tell the Hub about every run; HF_HUB_DISABLE_TELEMETRY is read too early to be set here."""
 
         def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
             lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
             batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            drawn, self.order = self.order, EpochOrder(lengths, batch, self.args.seed, self.args.world_size == 1)
-            if drawn is not None:  # what a checkpoint held
-                self.order._drawn = drawn._drawn
+            self.order = EpochOrder(lengths, batch, self.args.seed, self.args.world_size == 1)
+            if self.checkpoint:
+                self.order.load(self.checkpoint / guard.ORDER)
             return self.order
 
         def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(model, *args, **kwargs)
-            check_loss(loss, model, self.recipe, self.state.global_step + 1)
+            guard.check_loss(loss, model, self.recipe, self.state.global_step + 1)
             return loss
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            check_adapter_finite(self.model, self.recipe, self.state.global_step)
+            guard.check_adapter_finite(self.model, self.recipe, self.state.global_step)
             super()._save_checkpoint(model, trial)
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             if self.is_world_process_zero():
-                self.order.save(folder / ORDER)
-                (folder / MARK).touch()
+                self.order.save(folder / guard.ORDER)
+                (folder / guard.MARK).touch()
 
         def _save_rng_state(self, output_dir: str) -> None:
             """By the first process alone: no dropout draws anything, and only one process writes."""
@@ -189,30 +173,17 @@ def trainer_class() -> type[SFTTrainer]:
                 super()._save_rng_state(output_dir)
 
         def _load_from_checkpoint(self, path: str, model: Any = None) -> None:
+            """PEFT loads adapters in fp32; training continues in the dtype that it had."""
             dtypes = {name: parameter.dtype for name, parameter in self.model.named_parameters()}
             super()._load_from_checkpoint(path, model)
-            for name, parameter in self.model.named_parameters():  # PEFT loads adapters in fp32
+            for name, parameter in self.model.named_parameters():
                 if name in dtypes:
                     parameter.data = parameter.data.to(dtypes[name])
-            if (Path(path) / ORDER).is_file():
-                self.order = EpochOrder([], 1, self.args.seed, True)
-                self.order.load(Path(path) / ORDER)
 
     return FrictionTrainer
 
 
-def epoch_teller(trainer: Any) -> TrainerCallback:
-    """A callback that tells the trainer's order of examples which epoch begins, after a resume too."""
-    from transformers import TrainerCallback
-
-    class Tell(TrainerCallback):
-        def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            trainer.order.epoch = int((state.epoch or 0) + 1e-6)
-
-    return Tell()
-
-
-BLINK = 10_000  # records that are tokenised in a few seconds, without a progress bar
+TOKENISED_AT_ONCE = 10_000  # records, in a few seconds and without a progress bar
 LOG_PROJECT = "pushback"  # what trackio calls the runs of this kit
 
 
@@ -241,20 +212,52 @@ def training_dataset(records: Iterable[Record], system: str) -> Dataset:
     return Dataset.from_list([{"prompt": messages[:-1], "completion": messages[-1:]} for messages in conversations])
 
 
-def share(recipe: Recipe, world: int) -> Recipe:
-    """The recipe for one of `world` processes, so that all together take the recipe's effective batch.
+def split_batch(recipe: Recipe, processes: int) -> Recipe:
+    """The recipe for one of several processes, so that all together take the recipe's effective batch.
 
-    Raises PushbackError if that batch cannot be dealt out evenly.
+    Raises PushbackError if that batch cannot be split evenly.
     """
-    if recipe.effective_batch % world:
-        fitting = -(-recipe.effective_batch // world) * world
+    if recipe.effective_batch % processes:
+        fitting = -(-recipe.effective_batch // processes) * processes
         raise PushbackError(
-            f"{recipe.effective_batch} examples a step cannot be dealt out evenly to {world} processes. Start a number of them "
-            f"that divides {recipe.effective_batch}, or pass --batch {fitting}."
+            f"{recipe.effective_batch} examples a step cannot be split evenly over {processes} processes. Start a number of "
+            f"them that divides {recipe.effective_batch}, or pass --batch {fitting}."
         )
-    each = recipe.effective_batch // world
-    batch = max(size for size in range(1, min(recipe.batch, each) + 1) if each % size == 0)
-    return dataclasses.replace(recipe, batch=batch, accumulation=each // batch)
+    return _accumulating(recipe, recipe.batch, recipe.effective_batch // processes)
+
+
+def _accumulating(recipe: Recipe, at_once: int, total: int) -> Recipe:
+    """The recipe with `total` examples a step, in the largest equal batches of at most `at_once`."""
+    batch = max(size for size in range(1, min(at_once, total) + 1) if total % size == 0)
+    return dataclasses.replace(recipe, batch=batch, accumulation=total // batch)
+
+
+def with_choices(
+    recipe: Recipe, *, batch: int | None = None, micro_batch: int | None = None, validates: bool = False, **changes: Any
+) -> Recipe:
+    """The recipe with a user's choices; None stands for the recipe's own value.
+
+    `batch` is that of a step, `micro_batch` that in memory at a time. A recipe without patience gets three looks where
+    `validates` says that there are records to look at.
+    """
+    if changes.get("patience") is None and validates and not recipe.patience:
+        changes["patience"] = 3
+    recipe = dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    return _accumulating(recipe, micro_batch or recipe.batch, batch or recipe.effective_batch)
+
+
+def set_up_log(log: str, out: Path) -> str:
+    """Points `tensorboard` or `trackio` at a folder beside the adapter, on this machine; returns the command that shows it.
+
+    Raises PushbackError if that package is not installed.
+    """
+    if find_spec(log) is None:
+        raise PushbackError(f"--log {log} needs the package {log}. Install it: `pip install {log}`.")
+    variable = {"tensorboard": "TENSORBOARD_LOGGING_DIR", "trackio": "TRACKIO_DIR"}[log]
+    folder = os.environ.setdefault(variable, str(out.with_name(f"{out.name}.{log}").resolve()))
+    if log == "tensorboard":
+        return f"tensorboard --logdir {folder}"
+    return f"TRACKIO_DIR={folder} trackio show --project {LOG_PROJECT}"
 
 
 def sft_config(recipe: Recipe, work: Path, validate: bool = False, log: str | None = None) -> SFTConfig:
@@ -268,28 +271,22 @@ def sft_config(recipe: Recipe, work: Path, validate: bool = False, log: str | No
     import torch
     from trl import SFTConfig
 
-    dtype, save = compute_dtype(), recipe.checkpoint_every
+    cuda, dtype, save = torch.cuda.is_available(), compute_dtype(), recipe.checkpoint_every
+    optimizer = recipe.optimizer if cuda and not under_fsdp() else "adamw_torch"  # FSDP shards its state anyway
     best = {"eval_strategy": "steps", "eval_steps": save, "load_best_model_at_end": True, "metric_for_best_model": "eval_loss",
             "greater_is_better": False} if validate else {}  # fmt: skip
-    many = {"dataloader_drop_last": True, "ddp_find_unused_parameters": False} if processes() > 1 else {}
+    many = {"dataloader_drop_last": True, "ddp_find_unused_parameters": False} if guard.processes() > 1 else {}
     return SFTConfig(
-        output_dir=str(work), use_cpu=not torch.cuda.is_available(), bf16=dtype is torch.bfloat16,
+        output_dir=str(work), use_cpu=not cuda, bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16, assistant_only_loss=True, completion_only_loss=True, max_length=recipe.max_length,
         num_train_epochs=recipe.epochs, per_device_train_batch_size=recipe.batch, per_device_eval_batch_size=recipe.batch,
         gradient_accumulation_steps=recipe.accumulation, gradient_checkpointing=recipe.checkpointing,
         learning_rate=recipe.learning_rate, lr_scheduler_type="cosine", warmup_steps=recipe.warmup_share,
-        optim=_optimizer(recipe), max_grad_norm=1.0, train_sampling_strategy="group_by_length", packing=False,
+        optim=optimizer, max_grad_norm=1.0, train_sampling_strategy="group_by_length", packing=False,
         logging_steps=gcd(10, save), logging_nan_inf_filter=False, save_strategy="steps" if save else "no",
         save_steps=save or 500, save_total_limit=2, report_to=[log] if log else [], seed=recipe.seed, data_seed=recipe.seed,
         project=LOG_PROJECT, dataloader_pin_memory=False, **best, **many,
     )  # fmt: skip
-
-
-def _optimizer(recipe: Recipe) -> str:
-    """The recipe's optimizer on CUDA cards; AdamW on a CPU, and under FSDP, which shards its state anyway."""
-    import torch
-
-    return "adamw_torch" if under_fsdp() or not torch.cuda.is_available() else recipe.optimizer
 
 
 def _check_fsdp() -> None:
@@ -303,23 +300,19 @@ def _check_fsdp() -> None:
 
 
 def make_trainer(
-    recipe: Recipe,
-    records: Sequence[Record],
-    work: Path,
-    callbacks: Sequence[Any] = (),
-    validation: Sequence[Record] = (),
+    recipe: Recipe, records: Sequence[Record], work: Path, callbacks: Sequence[Any] = (), validation: Sequence[Record] = (),
     log: str | None = None,
-) -> SFTTrainer:
+) -> SFTTrainer:  # fmt: skip
     """TRL's trainer around the NF4 base and a fresh LoRA adapter on all linear layers."""
     quiet()  # before the imports, which is when bitsandbytes speaks
     from datasets.utils import logging
     from peft import LoraConfig
     from transformers import EarlyStoppingCallback, set_seed
 
-    mine = share(recipe, processes())
+    mine = split_batch(recipe, guard.processes())
     set_seed(recipe.seed)
     base = load_base(recipe)
-    with bars(logging, len(records) > BLINK):
+    with bars(logging, len(records) > TOKENISED_AT_ONCE):
         trainer = trainer_class()(
             model=base,
             args=sft_config(mine, work, bool(validation), log),
@@ -330,37 +323,30 @@ def make_trainer(
             callbacks=[*callbacks, *([EarlyStoppingCallback(recipe.patience)] if validation else [])],
         )
     trainer.recipe = recipe
-    trainer.add_callback(epoch_teller(trainer))
     cast_trainable(trainer.model)
     show_loss_in_the_bar(trainer)
     return trainer
 
 
 def cast_trainable(model: Any) -> None:
-    """Brings the adapter to fp32 where training computes in fp16: TRL leaves it in bf16, which a T4 does not compute in."""
+    """Brings the adapter to fp32 where training computes in fp16 (on a T4), whose gradient scaler needs it; else it is bf16."""
     import torch
 
-    if trainable_dtype(compute_dtype()) is torch.float32:
+    if compute_dtype() is torch.float16:
         for parameter in trained_weights(model).values():
             parameter.data = parameter.data.to(torch.float32)
 
 
 def train_adapter(
-    recipe: Recipe,
-    records: Sequence[Record],
-    out: str | Path,
-    callbacks: Sequence[Any] = (),
-    *,
-    validation: Sequence[Record] = (),
-    resume: bool = False,
-    log: str | None = None,
-) -> Training:
+    recipe: Recipe, records: Sequence[Record], out: str | Path, callbacks: Sequence[Any] = (), *,
+    validation: Sequence[Record] = (), resume: bool = False, log: str | None = None,
+) -> Training:  # fmt: skip
     """Trains the friction adapter and writes it to `out` (16-bit safetensors, with a note on its base and recipe).
 
     With `validation` records it looks at them at every checkpoint, stops after `recipe.patience` looks without gain, and
-    keeps the best weights. With `resume` it goes on from the last whole checkpoint of the same run, if there is one.
-    `log` is `tensorboard` or `trackio`. Raises PushbackError before training if there is nothing to train on, or the base
-    or memory are not in order; and in training when the loss is not finite, memory or disk run out, or it is interrupted.
+    keeps the best weights. With `resume` it starts from the last complete checkpoint of the same run, if there is one.
+    `log` is `tensorboard` or `trackio`. Raises PushbackError before training if there are no records, or the base or
+    memory are not in order; and in training when the loss is not finite, memory or disk run out, or it is interrupted.
     """
     if not records:
         raise PushbackError("There are no records to train on. Make some with `pushback data make`, or check the path.")
@@ -369,15 +355,16 @@ def train_adapter(
     if under_fsdp():
         _check_fsdp()
     else:
-        check_fits(share(recipe, processes()))
-    work = work_folder(out)
-    checkpoint = prepare(work, identity(recipe, records, validation), resume)
-    with explained(recipe, work):
+        guard.check_fits(split_batch(recipe, guard.processes()))
+    work = guard.work_folder(out)
+    checkpoint = guard.prepare(work, guard.identity(recipe, records, validation), resume)
+    with guard.explained(recipe, work):
         trainer = make_trainer(recipe, records, work, callbacks, validation, log)
+        trainer.checkpoint = checkpoint
         if callbacks:
             hide_the_table(trainer)
         trained = sum(parameter.numel() for parameter in trained_weights(trainer.model).values())
-        check_room(work, trained)
+        guard.check_room(work, trained)
         start = time.monotonic()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.monotonic() - start
@@ -388,9 +375,9 @@ def train_adapter(
 
 
 def _finish(trainer: SFTTrainer, recipe: Recipe, out: Path, work: Path) -> None:
-    """The first process writes the adapter and removes the checkpoints; the others wait until it stands."""
+    """The first process writes the adapter and removes the checkpoints; the others wait for it."""
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
-    if is_first_process():
+    if guard.is_first_process():
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), recipe, out, state)
         shutil.rmtree(work, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

@@ -1,35 +1,25 @@
-"""What ends a long run is told with its cure: NaN, no memory, no disk, the user's interrupt."""
+"""What ends a long run is told with what to do next, and a resumed run ends in the same adapter, byte for byte."""
 
 import dataclasses
 import errno
 import json
+import os
 import shutil
-import subprocess
-import sys
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from train_small import at, small
+from train_small import at, digest, last_loss, records, small, start, told
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.language.corpus import friction_records
 from pushback_lib.model.recipe import recipe_for
-from pushback_lib.train.guard import (
-    MARK,
-    check_adapter_finite,
-    check_fits,
-    check_room,
-    explained,
-    is_disk_full,
-    is_out_of_memory,
-    unfinished,
-)
+from pushback_lib.train import guard
 from pushback_lib.train.run import train_adapter
-
-SCRIPT = Path(__file__).parents[1] / "support" / "train_small.py"
 
 
 @pytest.mark.slow
@@ -38,7 +28,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_blames_the_step_size(tmp_pat
     with pytest.raises(PushbackError, match=r"stopped at step \d+: the loss is nan, with finite.*lower --learning-rate"):
         train_adapter(recipe, friction_records(64, 1), tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
-    whole = unfinished(tmp_path / "adapter")  # none of broken weights
+    whole = guard.unfinished(tmp_path / "adapter")  # none of broken weights
     weights = load_file(whole / "adapter_model.safetensors") if whole else {}
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
@@ -46,13 +36,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_blames_the_step_size(tmp_pat
 @pytest.mark.parametrize("trains", [True, False])
 def test_weights_that_are_no_numbers_are_blamed_before_a_checkpoint_is_written(trains):
     model = torch.nn.Linear(2, 2).requires_grad_(trains)
-    check_adapter_finite(model, small(), 7)
+    guard.check_adapter_finite(model, small(), 7)
     model.weight.data[0, 0] = float("inf")
     if trains:
         with pytest.raises(PushbackError, match=r"step 7: the adapter's weights are no longer finite"):
-            check_adapter_finite(model, small(), 7)
+            guard.check_adapter_finite(model, small(), 7)
     else:
-        check_adapter_finite(model, small(), 7)  # the base is looked at only when the loss is broken
+        guard.check_adapter_finite(model, small(), 7)  # the base is looked at only when the loss is broken
 
 
 def test_a_damaged_base_is_blamed_for_a_loss_that_is_no_number(tmp_path):
@@ -68,17 +58,14 @@ def test_an_interrupt_tells_how_to_go_on(tmp_path):
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(PushbackError, match=r"Stopped\. The checkpoint of step 1 is whole; .*--resume"):
+    with pytest.raises(PushbackError, match=r"Stopped\. The checkpoint of step 1 is complete; .*--resume"):
         train_adapter(small(checkpoint_every=1), friction_records(48, 1), tmp_path / "adapter",
                       [at("on_step_end", interrupt, step=2)])  # fmt: skip
 
 
 @pytest.mark.slow
 def test_no_memory_left_becomes_advice(tmp_path):
-    run = subprocess.run([sys.executable, str(SCRIPT), "memory", str(tmp_path / "adapter")], capture_output=True, text=True,
-                         check=False)  # fmt: skip
-    assert run.returncode == 0, run.stderr[-2000:]
-    says = json.loads(run.stdout.splitlines()[-1])["says"]
+    says = json.loads(told(start("memory", tmp_path / "adapter")).splitlines()[-1])["says"]
     assert "Memory ran out: 'tiny' at sequence 512, batch 256" in says
     assert "would fit" in says
 
@@ -98,28 +85,28 @@ def test_no_memory_left_becomes_advice(tmp_path):
     ],
 )
 def test_each_failure_is_told_apart(error, disk, memory):
-    assert (is_disk_full(error), is_out_of_memory(error)) == (disk, memory)
+    assert (guard.is_disk_full(error), guard.is_out_of_memory(error)) == (disk, memory)
 
 
 def test_other_errors_are_left_alone(tmp_path):
-    with pytest.raises(ValueError, match="odd"), explained(recipe_for("tiny"), tmp_path):
+    with pytest.raises(ValueError, match="odd"), guard.explained(recipe_for("tiny"), tmp_path):
         raise ValueError("odd")
 
 
 def test_half_written_checkpoints_go_when_the_disk_is_full(tmp_path):
     for step in (50, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    (tmp_path / "checkpoint-50" / MARK).touch()
-    says = r"no room left.*Make room\. The checkpoint of step 50 is whole"
-    with pytest.raises(PushbackError, match=says), explained(recipe_for("tiny"), tmp_path):
+    (tmp_path / "checkpoint-50" / guard.MARK).touch()
+    says = r"no room left.*Make room\. The checkpoint of step 50 is complete"
+    with pytest.raises(PushbackError, match=says), guard.explained(recipe_for("tiny"), tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-50"]
 
 
 def test_too_little_room_is_said_before_training(tmp_path):
-    check_room(tmp_path, 1000)
+    guard.check_room(tmp_path, 1000)
     with pytest.raises(PushbackError, match=r"need \d+ MiB, and \d+ MiB are free.*another --out"):
-        check_room(tmp_path, 10**13)
+        guard.check_room(tmp_path, 10**13)
 
 
 @pytest.mark.parametrize(
@@ -128,20 +115,16 @@ def test_too_little_room_is_said_before_training(tmp_path):
         ("7b", 14.75, None),  # a T4
         ("7b", 23.5, None),  # an RTX 4090
         ("32b", 79.0, None),
-        (
-            "7b",
-            4.0,
-            r"'7b' at sequence 1024, batch 2, needs about .* and this card has 4\.0\. 7b needs at least .*--model 1\.5b",
-        ),
+        ("7b", 4.0, r"sequence 1024, batch 2, needs about .* and this card has 4\.0\. 7b needs at least .*--model 1\.5b"),
         ("32b", 14.75, r"Take a card with more memory, or choose --model (7b|14b), which fits"),
     ],
 )
 def test_a_card_too_small_is_said_before_any_download(name, gib, says):
     if says is None:
-        check_fits(recipe_for(name), gib)
+        guard.check_fits(recipe_for(name), gib)
     else:
         with pytest.raises(PushbackError, match=says):
-            check_fits(recipe_for(name), gib)
+            guard.check_fits(recipe_for(name), gib)
 
 
 @pytest.mark.gpu
@@ -150,3 +133,61 @@ def test_a_cards_memory_running_out_becomes_advice(tmp_path):
     torch.cuda.set_per_process_memory_fraction(0.01)
     with pytest.raises(PushbackError, match=r"Memory ran out: 'tiny'.*would fit"):
         train_adapter(recipe, friction_records(3600, 1), tmp_path / "adapter")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """(digest, last loss) of the run that nothing happens to."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("run") / "adapter"
+    training = train_adapter(small(), records(), out)
+    assert guard.unfinished(out) is None
+    yield digest(out), last_loss(training)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_its_second_epoch_goes_on_exactly(tmp_path, uninterrupted):
+    out = tmp_path / "adapter"
+    run = start("plain", out)
+    mark = guard.work_folder(out) / "checkpoint-9" / guard.MARK
+    while not mark.exists():
+        assert run.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    assert not out.exists()
+    (guard.work_folder(out) / "checkpoint-11").mkdir()  # as if it had been killed while writing
+    training = train_adapter(small(), records(), out, resume=True)
+    assert (digest(out), last_loss(training)) == uninterrupted
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_loses_nothing(tmp_path, uninterrupted):
+    found = json.loads(told(start("disk", tmp_path / "adapter")).splitlines()[-1])
+    assert "has no room left" in found["says"]
+    assert "The checkpoint of step 3 is complete; the same command with --resume continues from there" in found["says"]
+    assert found["left"] == ["checkpoint-3"]
+    assert (found["digest"], found["loss"]) == uninterrupted
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"learning_rate": 1e-4}, "another learning_rate"), ({"epochs": 3}, "another epochs"), ({"max_length": 99}, "max_length")],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, says):
+    work = guard.work_folder(tmp_path / "adapter")
+    guard.prepare(work, guard.identity(small(), records(), []), resume=False)
+    (work / "checkpoint-3").mkdir()
+    (work / "checkpoint-3" / guard.MARK).touch()
+    with pytest.raises(PushbackError, match=rf"of a run with .*{says}.*without --resume"):
+        guard.prepare(work, guard.identity(small(**change), records(), []), resume=True)
+    with pytest.raises(PushbackError, match="another data"):
+        guard.prepare(work, guard.identity(small(), records()[:-1], []), resume=True)
+    assert guard.prepare(work, guard.identity(small(checkpoint_every=7), records(), []), resume=True).name == "checkpoint-3"
+    assert guard.prepare(work, guard.identity(small(), records(), []), resume=False) is None
+    assert guard.checkpoints(work) == []

@@ -4,7 +4,9 @@ import argparse
 import dataclasses
 
 import pytest
-from bench import CASES, expected, measured, optimizer_state, quantisation_state, random_base, storage_bytes
+import torch
+from bench import CASES, measure_case, optimizer_state, quantisation_state, random_base, storage_bytes
+from peft import LoraConfig, get_peft_model
 
 from pushback_lib import cli
 from pushback_lib.core.common import PushbackError
@@ -38,15 +40,16 @@ def test_the_plan_is_printed_and_the_exit_code_says_whether_it_fits(arguments, c
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--model", "7b", "--gpu", "4"), "needs at least"),
-        (("--model", "7b", "--gpu", "gtx 1"), "No card called"),
-        (("--model", "9b"), "No model called"),
-        (("--model", "7b", "--seq", "0"), "tokens"),
-        (("--model", "7b", "--batch", "-2"), "batch of -2"),
-        (("--model", "7b", "--examples", "0"), "at least 1"),
+        (["--gpu", "4"], "needs at least"),
+        (["--gpu", "gtx 1"], "No card called"),
+        *((["--gpu=" + gib], "A card of .* GiB") for gib in ("-4", "0", "nan", "5000")),
+        (["--model", "9b"], "No model called"),
+        *((["--seq", tokens], f"A sequence of {tokens} tokens.* Choose one") for tokens in ("0", "1", "999999")),
+        *((["--batch=" + examples], f"A batch of {examples} examples.* Choose 1") for examples in ("-2", "0", "9999")),
+        (["--examples", "0"], "at least 1"),
     ],
 )
-def test_bad_input_is_answered_with_the_cure(arguments, says):
+def test_bad_input_is_answered_with_what_to_do_next(arguments, says):
     with pytest.raises(PushbackError, match=says):
         run(*arguments)
 
@@ -63,8 +66,6 @@ SMALL = as_config({"model_type": "qwen2", "hidden_size": 192, "intermediate_size
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_weights_and_quantisation_state_are_what_bitsandbytes_lays_out(tied):
-    import torch
-
     config = as_config({**SMALL.to_dict(), "tie_word_embeddings": tied}, "made")
     model = random_base(config, torch.bfloat16, "cpu")
     packed = [p for p in model.parameters() if p.dtype is torch.uint8]
@@ -76,9 +77,6 @@ def test_weights_and_quantisation_state_are_what_bitsandbytes_lays_out(tied):
 
 @pytest.mark.parametrize("rank", [8, 32])
 def test_the_adapter_and_its_optimizer_are_counted_exactly(rank):
-    import torch
-    from peft import LoraConfig, get_peft_model
-
     lora = LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(random_base(SMALL, torch.float32, "cpu"), lora)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -95,7 +93,8 @@ def test_the_adapter_and_its_optimizer_are_counted_exactly(rank):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if case.quick], ids=str)
 def test_the_plan_is_within_ten_percent_of_the_measured_peak(case):
-    assert expected(case) == pytest.approx(measured(case), rel=0.05)  # the promise is 10 %; these small ones do better
+    run = measure_case(case)
+    assert run.planned == pytest.approx(run.peak, rel=0.05)  # the promise is 10 %; these small ones do better
 
 
 @pytest.mark.parametrize(
@@ -108,8 +107,8 @@ def test_what_fits_where(model, gpu, fits):
     assert found.fits is fits
     assert found.gib == pytest.approx(sum(part.gib for part in found.parts))
     if fits:
-        assert plan(model, gpu, length=found.longest).fits
-        assert plan(model, gpu, batch=found.largest).fits
+        assert plan(model, gpu, length=found.max_length).fits
+        assert plan(model, gpu, batch=found.max_batch).fits
 
 
 def test_seven_billion_under_the_t4_settings_stays_below_its_target():
@@ -151,18 +150,6 @@ def test_advice_at_batch_one_is_a_shorter_sequence_that_really_fits():
     assert not plan(recipe, 8.0, length=length + 128).fits
 
 
-@pytest.mark.parametrize("gpu", ["gtx", "-4", "0", "nan", "5000"])
-def test_a_card_that_does_not_exist_is_refused(gpu):
-    with pytest.raises(PushbackError):
-        card_for(gpu)
-
-
-@pytest.mark.parametrize("bad", [{"length": 1}, {"length": 999_999}, {"batch": 0}, {"batch": 9999}])
-def test_impossible_sequences_and_batches_are_refused(bad):
-    with pytest.raises(PushbackError, match="Choose"):
-        plan("7b", "t4", **bad)
-
-
 def test_time_follows_the_work_and_the_card():
     config, setting = published_config("7b"), setting_for(recipe_for("7b"), CARDS["a100"])
     low, high = hours(config, setting, CARDS["a100"], 1e6)
@@ -179,9 +166,9 @@ def test_the_time_range_holds_the_published_measurement_it_was_taken_from():
     assert low < 3.5 / 3600 < high
 
 
-def test_a_plan_shows_itself_in_text_markdown_and_html_without_colour_alone():
+def test_a_plan_shows_itself_in_text_and_html_without_colour_alone():
     found = plan("7b", "t4")
-    for shown in (str(found), found._repr_markdown_(), found._repr_html_()):
+    for shown in (str(found), found._repr_html_()):
         for part in found.parts:
             assert part.name in shown
         assert "Fits" in shown
@@ -191,7 +178,7 @@ def test_a_plan_shows_itself_in_text_markdown_and_html_without_colour_alone():
 
 def test_what_does_not_fit_has_no_time_and_no_price():
     assert "Time, an estimate" in str(plan("7b", "t4"))
-    for shown in (str(plan("32b", "t4")), plan("32b", "t4")._repr_markdown_(), plan("32b", "t4")._repr_html_()):
+    for shown in (str(plan("32b", "t4")), plan("32b", "t4")._repr_html_()):
         assert "Does not fit" in shown
         assert "Time" not in shown
 

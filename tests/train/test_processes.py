@@ -3,42 +3,37 @@
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from train_small import small
+from train_small import small, start, told
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.language.corpus import friction_records
 from pushback_lib.model.recipe import recipe_for
-from pushback_lib.train.run import share, train_adapter, validation_records
+from pushback_lib.train.run import split_batch, train_adapter, validation_records
 
 CONFIGS = Path(__file__).parents[2] / "notebooks" / "guide" / "accelerate"
-SCRIPT = Path(__file__).parents[1] / "support" / "train_small.py"
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """What the two processes tell, by rank, and the folder they were to write."""
     out = tmp_path_factory.mktemp("two") / "adapter"
-    command = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "ddp_cpu.yaml"), "--main_process_port", "0"]
-    run = subprocess.run([sys.executable, *command, str(SCRIPT), "processes", str(out)], capture_output=True, text=True,
-                         check=False)  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    told = [json.loads(text) for text in re.findall(r"\{[^{}]*\}", run.stdout)]  # the two may share a line
-    return {row["rank"]: row for row in told}, out
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "ddp_cpu.yaml"), "--main_process_port", "0"]
+    output = told(start("processes", out, *launcher))
+    rows = [json.loads(text) for text in re.findall(r"\{[^{}]*\}", output)]  # the two may share a line
+    return {row["rank"]: row for row in rows}, out
 
 
 @pytest.mark.slow
 def test_no_example_is_trained_twice_and_only_the_first_process_writes(two):
-    told, out = two  # the second process may not write a file of 17 bytes (train_small.py)
-    seen = [at for row in told.values() for at in row["seen"]]
-    assert sorted(told) == [0, 1]
+    by_rank, out = two  # the second process may not write a file of 17 bytes (train_small.py)
+    seen = [at for row in by_rank.values() for at in row["seen"]]
+    assert sorted(by_rank) == [0, 1]
     assert len(seen) == len(set(seen)) == 192, "200 examples, 12 steps of 2 x 8; the uneven rest waits for another epoch"
-    assert len(told[0]["seen"]) == len(told[1]["seen"])
+    assert len(by_rank[0]["seen"]) == len(by_rank[1]["seen"])
     assert [path.name for path in out.parent.iterdir()] == ["adapter"]
 
 
@@ -46,9 +41,9 @@ def test_no_example_is_trained_twice_and_only_the_first_process_writes(two):
 def test_two_processes_reach_what_one_reaches(two, tmp_path):
     recipe, train = small(epochs=1, patience=3, checkpoint_every=12), friction_records(200, seed=1)
     alone = train_adapter(recipe, train, tmp_path / "adapter", validation=validation_records(recipe, train))
-    told, _ = two
-    assert told[0]["best"] == told[1]["best"]
-    assert told[0]["best"] == pytest.approx(alone.best, rel=0.15), "the order differs; see the guide for the spread"
+    by_rank, _ = two
+    assert by_rank[0]["best"] == by_rank[1]["best"]
+    assert by_rank[0]["best"] == pytest.approx(alone.best, rel=0.15), "the order differs; see the guide for the spread"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +59,7 @@ def test_two_processes_reach_what_one_reaches(two, tmp_path):
     ],
 )
 def test_the_effective_batch_is_shared_out(name, world, batch, accumulation):
-    mine = share(recipe_for(name), world)
+    mine = split_batch(recipe_for(name), world)
     assert (mine.batch, mine.accumulation) == (batch, accumulation)
     assert mine.effective_batch * world == recipe_for(name).effective_batch
 
@@ -78,8 +73,8 @@ def test_fsdp_without_bf16_is_refused_before_anything_is_loaded(tmp_path, monkey
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():
     with pytest.raises(PushbackError, match=r"8 examples a step .* 3 processes.*--batch 9"):
-        share(recipe_for("7b"), 3)
-    assert share(dataclasses.replace(recipe_for("7b"), batch=1, accumulation=104), 104).accumulation == 1
+        split_batch(recipe_for("7b"), 3)
+    assert split_batch(dataclasses.replace(recipe_for("7b"), batch=1, accumulation=104), 104).accumulation == 1
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

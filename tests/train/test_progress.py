@@ -3,7 +3,12 @@
 import dataclasses
 import time
 
+import nbformat
 import pytest
+import torch
+from nbclient import NotebookClient
+from transformers import Trainer, TrainingArguments
+from transformers.utils.notebook import NotebookProgressCallback
 
 from pushback_lib.language.corpus import friction_records
 from pushback_lib.model.load import load_tokenizer
@@ -45,20 +50,29 @@ def test_the_caption_tells_step_loss_and_time_left_after_a_resume_too(monkeypatc
     plot.begin(50, 100)
     assert plot.caption() == "step 50 of 100"
     now[0] += 30
-    plot.heard(60, {"loss": 0.5})
-    plot.heard(60, {"eval_loss": 0.6})
+    plot.log(60, {"loss": 0.5})
+    plot.log(60, {"eval_loss": 0.6})
     assert plot.caption() == "step 60 of 100, loss 0.500, 2 min left"
     lines = {line.get_label(): line.get_xydata().tolist() for line in plot.figure().axes[0].lines}
     assert lines == {"training": [[60, 0.5]], "validation": [[60, 0.6]]}
     assert plot.picture().png.startswith(b"\x89PNG")
     assert plot.picture().alt == "Loss by step: step 60 of 100, loss 0.500, 2 min left"
-    plot.heard(100, {"loss": 0.1})
+    plot.log(100, {"loss": 0.1})
     assert plot.caption() == "step 100 of 100, loss 0.100"
+
+
+def test_a_plot_takes_the_place_of_transformers_own_table(tmp_path):
+    trainer = Trainer(torch.nn.Linear(1, 1), TrainingArguments(tmp_path, report_to=[]))
+    trainer.add_callback(NotebookProgressCallback)
+    plot = LossPlot(trainer)
+    assert not any(isinstance(callback, NotebookProgressCallback) for callback in trainer.callback_handler.callbacks)
+    trainer.log({"loss": 0.5})
+    assert plot.points == [(0, 0.5)]
 
 
 NOTEBOOK = """
 from pushback_lib.train.progress import LossPlot
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState
 plot, args, control = LossPlot(every=0.0), None, TrainerControl()
 callback, state = plot.callback(), TrainerState(max_steps=3, is_world_process_zero=True)
 callback.on_train_begin(args, state, control)
@@ -71,10 +85,7 @@ callback.on_train_end(args, state, control)
 
 
 @pytest.mark.slow
-def test_in_a_notebook_one_picture_is_drawn_anew(tmp_path):
-    import nbformat
-    from nbclient import NotebookClient
-
+def test_in_a_notebook_one_picture_is_drawn_again_and_again(tmp_path):
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK)])
     NotebookClient(book, timeout=120).execute()
     outputs = book.cells[0].outputs

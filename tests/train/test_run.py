@@ -1,10 +1,21 @@
-"""Training through the real TRL, PEFT and bitsandbytes, on the bundled model."""
+"""Training through the real TRL, PEFT and bitsandbytes, on the bundled model, and the `pushback train` command."""
 
+import argparse
 import dataclasses
+import inspect
+import json
+import os
+import pkgutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from hub_server import HubServer
 
+from pushback_lib import cli
 from pushback_lib.core.common import DATA, PushbackError
 from pushback_lib.core.records import load_records, prompt_messages, thought_text, to_messages
 from pushback_lib.language.corpus import friction_records
@@ -12,16 +23,8 @@ from pushback_lib.language.world import facts
 from pushback_lib.model.checks import check_adapter
 from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.recipe import RECIPES, recipe_for
-from pushback_lib.train.run import (
-    LOG_PROJECT,
-    VALIDATION,
-    EpochOrder,
-    make_trainer,
-    sft_config,
-    train_adapter,
-    training_records,
-    validation_records,
-)
+from pushback_lib.train import run
+from pushback_lib.train.guard import MARK, work_folder
 
 TINY = recipe_for("tiny")
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -30,12 +33,11 @@ RECORDS = friction_records(96, seed=1)
 
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory):
-    return make_trainer(TINY, RECORDS, tmp_path_factory.mktemp("work"))
+    return run.make_trainer(TINY, RECORDS, tmp_path_factory.mktemp("work"))
 
 
 def test_the_base_is_really_quantised_and_only_the_adapter_trains(trainer):
-    kinds = {type(module).__name__ for module in trainer.model.modules()}
-    assert "Linear4bit" in kinds
+    assert "Linear4bit" in {type(module).__name__ for module in trainer.model.modules()}
     trains = [name for name, p in trainer.model.named_parameters() if p.requires_grad]
     assert trains
     assert all("lora_" in name for name in trains)
@@ -67,7 +69,7 @@ def test_the_models_own_template_would_have_dropped_the_reasoning():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_trl_still_takes_the_arguments_we_pass(name, tmp_path):
-    config = sft_config(recipe_for(name), tmp_path)
+    config = run.sft_config(recipe_for(name), tmp_path)
     assert config.assistant_only_loss
     assert config.per_device_train_batch_size * config.gradient_accumulation_steps == recipe_for(name).effective_batch
     assert 8 <= recipe_for(name).effective_batch <= 16
@@ -77,19 +79,18 @@ def test_trl_still_takes_the_arguments_we_pass(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_short_training_learns_and_saves_whole(tmp_path):
-    recipe = dataclasses.replace(TINY, examples=320)
-    training = train_adapter(recipe, friction_records(320, seed=2), tmp_path / "adapter")
+def test_a_short_training_learns_and_saves_a_complete_adapter(tmp_path):
+    training = run.train_adapter(TINY, friction_records(320, seed=2), tmp_path / "adapter")
     assert training.losses[-1][1] < 0.7 * training.losses[0][1]
     assert 0 < training.trainable < 0.3 * training.total
-    check_adapter(tmp_path / "adapter", recipe)
+    check_adapter(tmp_path / "adapter", TINY)
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
 @pytest.mark.slow
 def test_validation_without_gain_ends_training_and_keeps_the_best(tmp_path):
     recipe = dataclasses.replace(TINY, learning_rate=0.0, patience=1, checkpoint_every=1, epochs=3)
-    training = train_adapter(recipe, RECORDS[:32], tmp_path / "adapter", validation=RECORDS[32:48])
+    training = run.train_adapter(recipe, RECORDS[:32], tmp_path / "adapter", validation=RECORDS[32:48])
     assert [step for step, _ in training.validation] == [1, 2], "a step that cannot gain, then no more of six"
     assert training.best == training.validation[0][1]
     check_adapter(tmp_path / "adapter", recipe)
@@ -110,53 +111,27 @@ def test_validation_without_gain_ends_training_and_keeps_the_best(tmp_path):
         ("peft.PeftModel.save_pretrained", ["state_dict", "save_embedding_layers"]),
         ("transformers.EarlyStoppingCallback", ["early_stopping_patience"]),
         ("transformers.trainer_pt_utils.get_length_grouped_indices", ["lengths", "batch_size", "generator"]),
+        ("accelerate.data_loader.DataLoaderShard.set_epoch", ["epoch"]),
     ],
 )
 def test_what_we_call_and_override_upstream_is_still_there(call, arguments):
-    import inspect
-    import pkgutil
-
     parameters = inspect.signature(pkgutil.resolve_name(call)).parameters
     taken = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     assert taken or not set(arguments) - set(parameters), f"{call} takes {list(parameters)}"
 
 
-def test_on_a_t4_the_adapter_trains_in_fp32(trainer, monkeypatch):
-    import torch
-
-    from pushback_lib.train import run as finetune
-    from pushback_lib.train.run import trained_weights
-
-    before = {name: parameter.data for name, parameter in trained_weights(trainer.model).items()}
+@pytest.mark.parametrize(
+    ("computes", "trains"),
+    [(torch.float16, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.float32, torch.bfloat16)],
+)
+def test_on_a_t4_the_adapter_trains_in_fp32(trainer, monkeypatch, computes, trains):
+    before = {name: parameter.data for name, parameter in run.trained_weights(trainer.model).items()}
     assert {tensor.dtype for tensor in before.values()} == {torch.bfloat16}
-    monkeypatch.setattr(finetune, "compute_dtype", lambda: torch.float16)
-    finetune.cast_trainable(trainer.model)
-    assert {parameter.dtype for parameter in trained_weights(trainer.model).values()} == {torch.float32}
-    for name, parameter in trained_weights(trainer.model).items():
+    monkeypatch.setattr(run, "compute_dtype", lambda: computes)
+    run.cast_trainable(trainer.model)
+    assert {parameter.dtype for parameter in run.trained_weights(trainer.model).values()} == {trains}
+    for name, parameter in run.trained_weights(trainer.model).items():
         parameter.data = before[name]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("log", ["", "tensorboard", "trackio"])
-def test_a_run_tells_nobody_about_itself_and_logs_only_where_it_is_told(log, tmp_path):
-    import os
-    import subprocess
-    import sys
-
-    from loopback_hub import LoopbackHub
-
-    code = ("import sys; from train_small import *; from pushback_lib.cli import set_up_log; "
-            "out, log = Path(sys.argv[1]), sys.argv[2] or None; log and set_up_log(log, out); "
-            "train_adapter(small(epochs=1), records()[:48], out, log=log)")  # fmt: skip
-    with LoopbackHub() as hub:
-        env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
-        env.pop("CI", None)  # which would keep TRL's telemetry quiet by itself
-        run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "adapter"), log], env=env, cwd=SUPPORT,
-                             capture_output=True, text=True, check=False)  # fmt: skip
-        assert run.returncode == 0, run.stderr[-2000:]
-        assert hub.asked == []
-    assert {path.name for path in tmp_path.iterdir()} - {"hf"} == {"adapter", f"adapter.{log}"} - {"adapter."}
-    assert LOGGED[log](tmp_path / f"adapter.{log}") == [1, 2, 3]
 
 
 def _steps_in_tensorboard(folder):
@@ -168,10 +143,7 @@ def _steps_in_tensorboard(folder):
 
 
 def _steps_in_trackio(folder):
-    import json
-    import sqlite3
-
-    with sqlite3.connect(folder / f"{LOG_PROJECT}.db") as database:
+    with sqlite3.connect(folder / f"{run.LOG_PROJECT}.db") as database:
         rows = [json.loads(metrics) for (metrics,) in database.execute("SELECT metrics FROM metrics ORDER BY id")]
     return [row["train/global_step"] for row in rows if "train/loss" in row]
 
@@ -179,49 +151,62 @@ def _steps_in_trackio(folder):
 LOGGED = {"": lambda folder: [1, 2, 3], "tensorboard": _steps_in_tensorboard, "trackio": _steps_in_trackio}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("log", LOGGED)
+def test_a_run_tells_nobody_about_itself_and_logs_only_where_it_is_told(log, tmp_path):
+    code = ("import sys; from train_small import *; from pushback_lib.train.run import set_up_log; "
+            "out, log = Path(sys.argv[1]), sys.argv[2] or None; log and set_up_log(log, out); "
+            "train_adapter(small(epochs=1), records()[:48], out, log=log)")  # fmt: skip
+    with HubServer() as hub:
+        env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
+        env.pop("CI", None)  # which would keep TRL's telemetry quiet by itself
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "adapter"), log], env=env, cwd=SUPPORT,
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert hub.asked == []
+    assert {path.name for path in tmp_path.iterdir()} - {"hf"} == {"adapter", f"adapter.{log}"} - {"adapter."}
+    assert LOGGED[log](tmp_path / f"adapter.{log}") == [1, 2, 3]
+
+
 def test_nothing_to_train_on_is_said_at_once(tmp_path):
     with pytest.raises(PushbackError, match="no records to train on"):
-        train_adapter(TINY, [], tmp_path / "adapter")
-
-
-TINY_DATA = recipe_for("tiny")
+        run.train_adapter(TINY, [], tmp_path / "adapter")
 
 
 @pytest.mark.parametrize("name", ["1.5b", "7b", "14b", "32b"])
 def test_the_real_sizes_take_the_data_set_and_its_validation_split(name):
-    train = training_records(recipe_for(name))
-    validation = validation_records(recipe_for(name), train)
+    train = run.training_records(recipe_for(name))
     assert train == load_records(DATA / "friction" / "train.jsonl")
-    assert validation == load_records(DATA / "friction" / "validation.jsonl")
+    assert run.validation_records(recipe_for(name), train) == load_records(DATA / "friction" / "validation.jsonl")
 
 
 def test_tiny_takes_its_own_language_and_validates_on_what_it_was_not_trained_on():
-    recipe = dataclasses.replace(TINY_DATA, examples=360, patience=3)
-    train = training_records(recipe)
+    recipe = dataclasses.replace(TINY, examples=360, patience=3)
+    train = run.training_records(recipe)
     assert len(train) == 360
-    validation = validation_records(recipe, train)
-    assert len(validation) == VALIDATION
+    validation = run.validation_records(recipe, train)
+    assert len(validation) == run.VALIDATION
     assert not {r.user_input for r in validation if not r.history} & {r.user_input for r in train if not r.history}
     words = {word.strip(".,?!").lower() for record in validation for word in record.user_input.split()}
     assert not words & {fact.entity.lower() for fact in facts(held_out=True)}
 
 
 def test_without_patience_nothing_is_validated():
-    assert validation_records(TINY_DATA, []) == []
+    assert run.validation_records(TINY, []) == []
 
 
-def test_given_paths_win(tmp_path):
+def test_given_paths_win():
     micro = DATA / "micro.jsonl"
-    assert training_records(recipe_for("7b"), micro) == load_records(micro)
-    assert validation_records(recipe_for("7b"), [], micro) == load_records(micro)
+    assert run.training_records(recipe_for("7b"), micro) == load_records(micro)
+    assert run.validation_records(recipe_for("7b"), [], micro) == load_records(micro)
 
 
 LENGTHS = [(7 * at) % 50 + 10 for at in range(103)]
 
 
 def order(alone=True, epoch=0, seed=7):
-    made = EpochOrder(LENGTHS, 8, seed, alone)
-    made.epoch = epoch
+    made = run.EpochOrder(LENGTHS, 8, seed, alone)
+    made.set_epoch(epoch)
     return made
 
 
@@ -263,5 +248,72 @@ def test_a_stored_order_is_taken_up_in_its_epoch_only(tmp_path):
     again = order()
     again.load(tmp_path / "order.json")
     assert list(again) == drawn
-    again.epoch = 1
+    again.set_epoch(1)
     assert list(again) == list(order(epoch=1))
+
+
+def parsed(*args: str) -> argparse.Namespace:
+    top = argparse.ArgumentParser()
+    cli._add_train(top.add_subparsers(required=True))
+    return top.parse_args(["train", *args])
+
+
+@pytest.mark.parametrize(
+    ("model", "choices", "expected"),
+    [
+        ("7b", {}, {"batch": 2, "accumulation": 4, "epochs": 3, "max_length": 1024, "patience": 3}),
+        ("7b", {"epochs": 5, "max_length": 512}, {"epochs": 5, "max_length": 512}),
+        ("7b", {"micro_batch": 1}, {"batch": 1, "accumulation": 8}),
+        ("7b", {"batch": 16}, {"batch": 2, "accumulation": 8}),
+        ("7b", {"batch": 9}, {"batch": 1, "accumulation": 9}),
+        ("7b", {"batch": 32, "micro_batch": 8}, {"batch": 8, "accumulation": 4}),
+        ("7b", {"patience": 0, "learning_rate": 1e-4}, {"patience": 0, "learning_rate": 1e-4}),
+        ("tiny", {}, {"batch": 16, "accumulation": 1, "patience": 0, "epochs": 1}),
+        ("tiny", {"validation": str(DATA / "micro.jsonl")}, {"patience": 3}),
+    ],
+)
+def test_the_command_line_changes_the_recipe_and_nothing_else(tmp_path, monkeypatch, model, choices, expected):
+    trained = []
+
+    def train(recipe, *_, **__):
+        trained.append(recipe)
+        return run.Training(tmp_path, (), 0.0, 0, 0)
+
+    monkeypatch.setattr(run, "train_adapter", train)
+    monkeypatch.setattr(cli, "train_adapter", train, raising=False)
+    options = [text for name, value in choices.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    assert cli.run_train(parsed("--model", model, "--out", str(tmp_path / "adapter"), *options)) == 0
+    [recipe] = trained
+    assert {name: getattr(recipe, name) for name in expected} == expected
+    assert dataclasses.replace(recipe, **{name: getattr(recipe_for(model), name) for name in expected}) == recipe_for(model)
+
+
+@pytest.mark.parametrize("args", [["--epochs", "0"], ["--max-length", "-5"], ["--batch", "none"], ["--log", "wandb"]])
+def test_a_number_that_is_none_is_refused(args):
+    with pytest.raises(SystemExit):
+        parsed("--out", "x", *args)
+
+
+def test_an_unfinished_run_is_not_thrown_away(tmp_path):
+    checkpoint = work_folder(tmp_path / "adapter") / "checkpoint-50"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / MARK).touch()
+    with pytest.raises(PushbackError, match=r"unfinished run .* at step 50\. Add --resume"):
+        cli.run_train(parsed("--out", str(tmp_path / "adapter")))
+    assert checkpoint.is_dir()
+
+
+def test_a_logger_that_is_not_installed_is_named_with_its_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "find_spec", lambda name: None)
+    with pytest.raises(PushbackError, match="`pip install trackio`"):
+        run.set_up_log("trackio", tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(("log", "variable"), [("tensorboard", "TENSORBOARD_LOGGING_DIR"), ("trackio", "TRACKIO_DIR")])
+def test_a_log_stays_on_this_machine_beside_the_adapter(tmp_path, monkeypatch, log, variable):
+    monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(run, "find_spec", lambda name: True)
+    look = run.set_up_log(log, tmp_path / "adapter")
+    assert os.environ.pop(variable) == str(tmp_path / f"adapter.{log}")
+    assert log in look
+    assert f"adapter.{log}" in look
