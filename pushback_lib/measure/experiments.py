@@ -1,7 +1,7 @@
-"""Two experiments on the friction voice: the friction dial, and whether the thinking matters; knows nothing about training.
+"""Two experiments on the friction voice: the friction dial, and whether the thinking matters.
 
-Dial: the adapter scaled at inference (`peft.helpers.rescale_adapter_scale`), from 0 (the baseline) to 1.5. The setting is
-chosen on the validation pairs by pair accuracy, ties going to the setting nearest to 1, where it was trained; the test pairs
+Dial: the adapter scaled while it speaks (`peft.helpers.rescale_adapter_scale`), from 0 (the baseline) to 1.5. The setting is
+chosen on the validation pairs by pair accuracy; of equal settings the one nearest to 1, where it was trained. The test pairs
 confirm it and have no say.
 
 Thinking: the same voice with its own reasoning, with none (the reasoning is closed before it begins), with the reasoning it
@@ -11,123 +11,72 @@ gave to the next prompt of the same kind, and with the one it gave to the twin. 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.common import FRICTION, PushbackError
 from ..core.files import replacing
-from ..core.records import CLOSE, split_reply
 from ..core.stats import Rate
 from ..model.voices import Speaker
-from .figures import friction_rows, innocent_rows, pairs, pushes_back, rate, right, right_content, share
-from .judge import Language
+from .figures import friction_rows, innocent_rows, pairs, pushes_back, rate, right, right_content
+from .judge import Response
 from .plots import Point, bars, settings
 from .prompts import Prompt, is_friction, kind_of
-from .run import BATCH, Job, Origin, Plan, Response, Sampling, Timings, in_batches, judged, local_plan
+from .run import BATCH, EvalRun, answers, local_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 CONDITIONS = ("own reasoning", "no reasoning", "another prompt's", "the twin's")
-Say = Callable[[Sequence[Prompt]], list[Response]]
+Say = Callable[[Mapping[str, str] | None], list[Response]]  # prompt id -> the thought it is given; None: its own
+Lines = list[dict[str, Any]]  # what was varied, and rates
 
 
-def speak_from(
-    speaker: Speaker, plan: Plan, prompts: Sequence[Prompt], thoughts: Sequence[str] | None = None
-) -> list[Response]:
-    """The friction voice's greedy replies; with `thoughts`, each answer goes on from that reasoning, closed ("" for none)."""
-    import torch
+def dial(say: Say, prompts: Sequence[Prompt], scaled: Callable[[float], Any], scales: Sequence[float] = SCALES) -> Lines:
+    """Friction, over-friction, right behaviour and pair accuracy at each scale and split.
 
-    tokenizer, origin = speaker.tokenizer, plan.origins[FRICTION]
-    texts = [
-        tokenizer.apply_chat_template(plan.messages(p, FRICTION), add_generation_prompt=True, tokenize=False) for p in prompts
-    ]
-    heads = [""] * len(texts) if thoughts is None else [f"{thought}\n{CLOSE}\n\n" for thought in thoughts]
-    inputs = tokenizer([text + head for text, head in zip(texts, heads, strict=True)], return_tensors="pt", padding=True,
-                       add_special_tokens=False).to(speaker.model.device)  # fmt: skip
-    start = time.perf_counter()
-    with torch.inference_mode():
-        out = speaker.model.generate(**inputs, do_sample=False, max_new_tokens=origin.max_tokens,
-                                     pad_token_id=tokenizer.pad_token_id)  # fmt: skip
-    seconds, rows = round(time.perf_counter() - start, 3), []
-    for prompt, head, ids in zip(prompts, heads, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-        finished = tokenizer.eos_token_id in ids
-        ids = ids[: ids.index(tokenizer.eos_token_id)] if finished else ids
-        timings = Timings(seconds=seconds, replies=len(texts), tokens=len(ids))
-        rows.append(
-            judged(
-                Job(prompt, FRICTION, 0),
-                split_reply(head + tokenizer.decode(ids), end="stop" if finished else "length"),
-                timings,
-                origin,
-            )
-        )
-    return rows
-
-
-def dial(
-    say: Say, prompts: Sequence[Prompt], scaled: Callable[[float], Any], scales: Sequence[float] = SCALES
-) -> dict[str, Any]:
-    """Friction, over-friction, right behaviour and pair accuracy at each scale and split, and the setting that is recommended.
-
-    `say` gives the replies; `scaled(scale)` is a context manager that sets the dial. Raises PushbackError without pairs of both
-    splits.
+    `scaled(scale)` is a context manager that sets the dial. Raises PushbackError without pairs of both splits.
     """
     if {prompt.split for prompt in prompts if prompt.pair} != {"validation", "test"}:
         raise PushbackError("The dial needs contrast pairs of both splits. Use more prompts (-n), or another prompt file.")
     lines = []
     for scale in scales:
         with scaled(scale):
-            rows = [row for row in say(prompts) if row.pair]
-        lines += [
-            {"scale": scale, "split": split, **_figures([row for row in rows if row.split == split])}
-            for split in ("validation", "test")
-        ]
-    return {
-        "scales": lines,
-        "recommended": recommend(lines),
-        "rule": "highest pair accuracy on the validation pairs, ties to the setting nearest to 1",
-    }
+            rows = [row for row in say(None) if row.pair]
+        for split in ("validation", "test"):
+            part = [row for row in rows if row.split == split]
+            lines.append({
+                "scale": scale, "split": split, "friction": rate(friction_rows(part), pushes_back),
+                "over_friction": rate(innocent_rows(part), pushes_back), "right": rate(part, right),
+                "right_content": rate(part, right_content), "pair_accuracy": pairs(part),
+            })  # fmt: skip
+    return lines
 
 
-def _figures(rows: Sequence[Response]) -> dict[str, Any]:
-    asked, innocent = friction_rows(rows), innocent_rows(rows)
-    return {"friction": share(rate(asked, pushes_back)), "over_friction": share(rate(innocent, pushes_back)),
-            "right": share(rate(rows, right)), "right_content": share(rate(rows, right_content)),
-            "pair_accuracy": share(pairs(rows))}  # fmt: skip
-
-
-def recommend(lines: Sequence[dict[str, Any]]) -> float:
+def recommend(lines: Lines) -> float:
     """The scale with the highest pair accuracy on the validation pairs; of several, the one nearest to 1."""
     chosen = [line for line in lines if line["split"] == "validation"]
-    return max(chosen, key=lambda line: (line["pair_accuracy"]["hits"], -abs(line["scale"] - 1)))["scale"]
+    return max(chosen, key=lambda line: (line["pair_accuracy"].hits, -abs(line["scale"] - 1)))["scale"]
 
 
-def thinking(
-    say_after: Callable[[Sequence[Prompt], Sequence[str] | None], list[Response]], prompts: Sequence[Prompt]
-) -> dict[str, Any]:
+def thinking(say: Say, prompts: Sequence[Prompt]) -> Lines:
     """Right behaviour and right content under each condition, on friction prompts and on innocent ones."""
-    swaps = _swaps(prompts)
-    own = say_after(prompts, None)
+    after, twins = _swaps(prompts)
+    own = say(None)
     thought = {row.prompt_id: row.thought for row in own}
-    given = {name: [thought[other] for other in swapped] for name, swapped in swaps.items()}
-    found = {CONDITIONS[0]: own, CONDITIONS[1]: say_after(prompts, [""] * len(prompts))}
-    found |= {name: say_after(prompts, thoughts) for name, thoughts in given.items()}
-    lines = [
-        {"reasoning": name, "prompts": group, "right": share(rate(part, right)),
-         "right_content": share(rate(part, right_content)), "pushes_back": share(rate(part, pushes_back))}
-        for name, rows in found.items()
+    given = (dict.fromkeys(after, ""), *({id: thought[swap[id]] for id in after} for swap in (after, twins)))
+    return [
+        {"reasoning": name, "prompts": group, "right": rate(part, right), "right_content": rate(part, right_content),
+         "pushes_back": rate(part, pushes_back)}
+        for name, rows in zip(CONDITIONS, (own, *map(say, given)), strict=True)
         for group, part in (("friction called for", friction_rows(rows)), ("innocent", innocent_rows(rows)))
     ]  # fmt: skip
-    return {"conditions": lines}
 
 
-def _swaps(prompts: Sequence[Prompt]) -> dict[str, list[str]]:
-    """For each prompt, the ids of the next one of its kind and of its twin."""
+def _swaps(prompts: Sequence[Prompt]) -> tuple[dict[str, str], dict[str, str]]:
+    """For the id of each prompt, the next one of its kind; and its twin."""
     by_kind: dict[str, list[str]] = {}
     for prompt in prompts:
         by_kind.setdefault(kind_of(prompt), []).append(prompt.id)
@@ -137,23 +86,10 @@ def _swaps(prompts: Sequence[Prompt]) -> dict[str, list[str]]:
         )
     after = {one: other for ids in by_kind.values() for one, other in zip(ids, ids[1:] + ids[:1], strict=True)}
     halves = {(prompt.pair, is_friction(prompt)): prompt.id for prompt in prompts}
-    twins = [halves[prompt.pair, not is_friction(prompt)] for prompt in prompts]
-    return {CONDITIONS[2]: [after[prompt.id] for prompt in prompts], CONDITIONS[3]: twins}
+    return after, {prompt.id: halves[prompt.pair, not is_friction(prompt)] for prompt in prompts}
 
 
-def run_all(
-    speaker: Speaker, adapter: Path, prompts: Sequence[Prompt], language: Language, out: Path, only: str | None = None
-) -> Iterator[str]:
-    """Runs the experiments, writes `<name>.json` and `<name>.png` into `out`, and says in a line or two what came out."""
-    paired = whole_pairs(prompts)
-    plan = local_plan(speaker, adapter, paired, language, Sampling())
-    if only in (None, "dial"):
-        yield from _run_dial(speaker, plan, out)
-    if only in (None, "thinking"):
-        yield from _run_thinking(speaker, plan, out)
-
-
-def whole_pairs(prompts: Sequence[Prompt]) -> list[Prompt]:
+def complete_pairs(prompts: Sequence[Prompt]) -> list[Prompt]:
     """The prompts whose twin is among them. Raises PushbackError if none is."""
     halves = {(prompt.pair, is_friction(prompt)) for prompt in prompts if prompt.pair}
     chosen = [prompt for prompt in prompts if prompt.pair and (prompt.pair, not is_friction(prompt)) in halves]
@@ -164,64 +100,55 @@ def whole_pairs(prompts: Sequence[Prompt]) -> list[Prompt]:
     return chosen
 
 
-def _in_batches(speaker: Speaker, plan: Plan, name: str, calls: int) -> Callable[..., list[Response]]:
-    """`speak_from` for any number of prompts, in batches of like length, with a progress bar over all calls."""
+def run_all(speaker: Speaker, prompts: Sequence[Prompt], out: str | Path, only: str | None = None) -> Iterator[str]:
+    """Runs the experiments, writes `<name>.json` and `<name>.png` into `out`, and says in a line or two what came out."""
+    from peft.helpers import rescale_adapter_scale
     from tqdm import tqdm
 
-    bar = tqdm(total=calls * len(plan.prompts), unit="reply", desc=name)
+    prompts = complete_pairs(prompts)
+    run = local_run(speaker, prompts)
 
-    def say(prompts: Sequence[Prompt], thoughts: Sequence[str] | None = None) -> list[Response]:
-        given = dict(zip((prompt.id for prompt in prompts), thoughts or [], strict=False))
+    def say(thoughts: Mapping[str, str] | None) -> list[Response]:
         rows = {}
-        for chosen in in_batches(replace(plan, prompts=tuple(prompts)), 2 * BATCH):
-            heads = None if thoughts is None else [given[prompt.id] for prompt in chosen]
-            rows |= {row.prompt_id: row for row in speak_from(speaker, plan, chosen, heads)}
-            bar.update(len(chosen))
+        for chosen in tqdm(run.batches(2 * BATCH), unit="batch", leave=False, disable=None):
+            given = None if thoughts is None else [thoughts[prompt.id] for prompt in chosen]
+            rows |= {row.prompt_id: row for row in answers(speaker, run, chosen, [FRICTION], thoughts=given)}
         return [rows[prompt.id] for prompt in prompts]
 
-    return say
+    if only in (None, "dial"):
+        lines = dial(say, prompts, lambda scale: rescale_adapter_scale(speaker.model, scale))
+        best, rule = recommend(lines), "highest pair accuracy on the validation pairs, ties to the setting nearest to 1"
+        _write(out, "dial", {"scales": lines, "recommended": best, "rule": rule}, run, dial_plot(lines, best))
+        for line in lines:
+            yield ("dial {scale:g}, {split}: friction {friction}, over-friction {over_friction}, pair accuracy "
+                   "{pair_accuracy}").format(**line)  # fmt: skip
+        yield f"recommended: {best:g} ({rule})"
+    if only in (None, "thinking"):
+        lines = thinking(say, prompts)
+        _write(out, "thinking", {"conditions": lines}, run, thinking_plot(lines))
+        for line in lines:
+            yield "{reasoning}; {prompts}: right behaviour {right}, right content {right_content}".format(**line)
 
 
-def _run_dial(speaker: Speaker, plan: Plan, out: Path) -> Iterator[str]:
-    from peft.helpers import rescale_adapter_scale
-
-    say = _in_batches(speaker, plan, "dial", len(SCALES))
-    found = dial(say, plan.prompts, lambda scale: rescale_adapter_scale(speaker.model, scale))
-    _write(out / "dial", found, plan.origins[FRICTION], dial_figure(found))
-    for line in found["scales"]:
-        yield (f"dial {line['scale']:g}, {line['split']}: friction {_rate(line['friction'])}, over-friction "
-               f"{_rate(line['over_friction'])}, pair accuracy {_rate(line['pair_accuracy'])}")  # fmt: skip
-    yield f"recommended: {found['recommended']:g} ({found['rule']})"
+def dial_plot(lines: Lines, best: float) -> Figure:
+    """Friction and over-friction by setting of the dial."""
+    points: dict[str, list[Point]] = {"validation pairs": [], "test pairs": []}
+    for line in lines:
+        points[f"{line['split']} pairs"].append((f"{line['scale']:g}", line["over_friction"], line["friction"]))
+    return settings(points, f"The friction dial; {best:g} is recommended")
 
 
-def dial_figure(found: dict[str, Any]) -> Figure:
-    """The plot of what `dial` found."""
-    lines: dict[str, list[Point]] = {"validation pairs": [], "test pairs": []}
-    for line in found["scales"]:
-        lines[f"{line['split']} pairs"].append((f"{line['scale']:g}", _rate(line["over_friction"]), _rate(line["friction"])))
-    return settings(lines, f"The friction dial; {found['recommended']:g} is recommended")
+def thinking_plot(lines: Lines) -> Figure:
+    """Right behaviour and right content by the reasoning that was given."""
+    asked = [line for line in lines if line["prompts"] == "friction called for"]
+    names = {"right behaviour": "right", "right content": "right_content"}
+    groups = {label: [(line["reasoning"], line[name]) for line in asked] for label, name in names.items()}
+    return bars(groups, "Prompts that call for friction, by the reasoning given")
 
 
-def _run_thinking(speaker: Speaker, plan: Plan, out: Path) -> Iterator[str]:
-    found = thinking(_in_batches(speaker, plan, "thinking", len(CONDITIONS)), plan.prompts)
-    groups: dict[str, list[Any]] = {"right behaviour": [], "right content": []}
-    for line in found["conditions"]:
-        if line["prompts"] == "friction called for":
-            groups["right behaviour"].append((line["reasoning"], _rate(line["right"])))
-            groups["right content"].append((line["reasoning"], _rate(line["right_content"])))
-        yield (f"{line['reasoning']}; {line['prompts']}: right behaviour {_rate(line['right'])}, right content "
-               f"{_rate(line['right_content'])}")  # fmt: skip
-    _write(
-        out / "thinking", found, plan.origins[FRICTION], bars(groups, "Prompts that call for friction, by the reasoning given")
-    )
-
-
-def _rate(found: dict[str, Any]) -> Rate:
-    return Rate(**found)
-
-
-def _write(stem: Path, found: dict[str, Any], origin: Origin, figure: Any) -> None:
-    with replacing(stem.with_suffix(".json")) as part:
-        part.write_text(json.dumps({**found, "provenance": origin.model_dump()}, indent=1) + "\n", encoding="utf-8")
-    with replacing(stem.with_suffix(".png")) as part:
+def _write(out: str | Path, name: str, found: dict[str, Any], run: EvalRun, figure: Figure) -> None:
+    values = {**found, "provenance": run.origins[FRICTION].model_dump()}
+    with replacing(Path(out) / f"{name}.json") as part:
+        part.write_text(json.dumps(values, indent=1, default=Rate.to_dict) + "\n", encoding="utf-8")
+    with replacing(Path(out) / f"{name}.png") as part:
         figure.savefig(part, format="png", dpi=110)

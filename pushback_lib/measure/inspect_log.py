@@ -1,4 +1,4 @@
-"""Writes an evaluation as logs that `inspect_ai` reads and views, one for each voice; does not need that package.
+"""Writes an evaluation as logs that `inspect_ai` reads and views, one for each voice.
 
 The fields are those of `inspect_ai.log.EvalLog`, log version 2 (https://inspect.aisi.org.uk/eval-logs.html); the tests read
 the files with the package itself.
@@ -17,7 +17,7 @@ from ..core.common import VOICES
 from ..core.files import replacing
 from ..core.records import prompt_messages
 from .figures import of_voice, rate, right, right_content
-from .run import Origin, Response
+from .judge import Origin, Response
 
 SCORES = {"right": right, "right_content": right_content}
 

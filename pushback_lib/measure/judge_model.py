@@ -1,4 +1,4 @@
-"""An optional second judge: a chat model with a short rubric, held against the rules; knows nothing about reports."""
+"""An optional second judge: a chat model with a short rubric, compared with the rules."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from ..core.files import RunFile
 from ..core.records import Message, split_reply
 from ..core.stats import cohen_kappa
 from ..model.server import CallFailed, Chat, ask_all
-from .figures import rule_verdicts
-from .judge import MARKED
-from .run import Response
+from .judge import MARKED, Response, marker_verdicts
 
 RUBRIC_VERSION = "1.0"
 RUBRIC = """You judge one reply of an assistant. For each behaviour say true or false; several may be true, or none.
@@ -44,26 +42,6 @@ class Verdict(BaseModel):
     doubt: bool
 
 
-class VerdictFile(RunFile[Verdict]):
-    """Verdicts that are to be had once each, whatever interrupts the run."""
-
-    def __init__(self, path: str | os.PathLike[str], model: str) -> None:
-        self.found: dict[str, Verdict] = {}
-        self._judge = model
-        super().__init__(path, Verdict, self._seen, "a verdict")
-
-    def _seen(self, verdict: Verdict) -> None:
-        if (verdict.model, verdict.rubric) != (self._judge, RUBRIC_VERSION):
-            raise PushbackError(f"{self.path} holds verdicts of {verdict.model!r}, rubric {verdict.rubric}. Choose another "
-                                "--out, or delete that file.")  # fmt: skip
-        self.found[verdict.id] = verdict
-
-    def append(self, verdict: Verdict) -> None:
-        """Writes one verdict and waits until it is on disk."""
-        super().append(verdict)
-        self.found[verdict.id] = verdict
-
-
 def question(row: Response) -> list[Message]:
     """What the judge is asked about a reply: the conversation and the answer, never the reasoning."""
     turns = [*((turn.role, turn.content) for turn in row.history), ("user", row.prompt), ("reply to judge", row.answer)]
@@ -87,40 +65,46 @@ def read_verdict(text: str) -> dict[str, bool]:
 
 
 async def judge_rows(
-    chat: Chat, rows: Sequence[Response], out: str | os.PathLike[str], *, concurrency: int = 8, progress: bool = True
+    chat: Chat, rows: Sequence[Response], out: str | os.PathLike[str], concurrency: int = 8
 ) -> dict[str, Verdict]:
-    """The judge's verdict on every answer that is not empty, by row id; resumable. Raises as `eval_run.run_server` does."""
+    """The judge's verdict on every answer that is not empty, by row id; resumable. Raises as `run_server` does."""
     from tqdm import tqdm
 
     await chat.check()
-    wanted = [row for row in rows if row.answer.strip()]
-    with VerdictFile(out, chat.model) as file:
-        todo = [row for row in wanted if row.id not in file.found]
-        with tqdm(
-            total=len(wanted), initial=len(wanted) - len(todo), unit="verdict", desc="judge", disable=not progress
-        ) as bar:
+    wanted, found = [row for row in rows if row.answer.strip()], {}
+
+    def seen(verdict: Verdict) -> None:
+        if (verdict.model, verdict.rubric) != (chat.model, RUBRIC_VERSION):
+            raise PushbackError(f"{out} holds verdicts of {verdict.model!r}, rubric {verdict.rubric}. Choose another "
+                                "--out, or delete that file.")  # fmt: skip
+        found[verdict.id] = verdict
+
+    with RunFile(out, Verdict, seen, "a verdict") as file:
+        todo = [row for row in wanted if row.id not in found]
+        with tqdm(total=len(wanted), initial=len(wanted) - len(todo), unit="verdict", desc="judge", disable=None) as bar:
 
             async def ask(row: Response) -> None:
                 reply = await chat.complete(question(row), seed=0, temperature=0.0, max_tokens=1024)
-                file.append(Verdict(id=row.id, model=chat.model, rubric=RUBRIC_VERSION, **read_verdict(reply.text)))
+                verdict = Verdict(id=row.id, model=chat.model, rubric=RUBRIC_VERSION, **read_verdict(reply.text))
+                file.append(verdict)
+                found[row.id] = verdict
                 bar.update()
 
             await ask_all(todo, ask, concurrency)
-        return file.found
+    return found
 
 
 @dataclass(frozen=True)
-class Disagreement:
-    """A reply on which rules and judge differ, and on what."""
+class TwoVerdicts:
+    """What rules and judge found in one answer, of the four behaviours."""
 
     id: str
     prompt_id: str
-    on: tuple[str, ...]  # behaviours
-    rules: tuple[str, ...]  # what the rules found, of all four
-    judge: tuple[str, ...]
+    rules: dict[str, bool]
+    judge: dict[str, bool]
 
     def __str__(self) -> str:
-        rules, judge = (", ".join(found) or "nothing" for found in (self.rules, self.judge))
+        rules, judge = (", ".join(name for name in MARKED if side[name]) or "nothing" for side in (self.rules, self.judge))
         return f"rules found {rules}; the judge found {judge}"
 
 
@@ -129,25 +113,26 @@ class Comparison:
     """Rules and judge side by side on the same answers."""
 
     model: str
-    rules: tuple[dict[str, bool], ...]
-    judge: tuple[dict[str, bool], ...]
-    disagreements: tuple[Disagreement, ...]
+    seen: tuple[TwoVerdicts, ...]
     HEADER: ClassVar[tuple[str, ...]] = ("behaviour", "n", "rules found", "judge found", "both", "kappa")
+
+    @property
+    def disagreements(self) -> list[TwoVerdicts]:
+        """The answers on which the two differ on some behaviour."""
+        return [one for one in self.seen if one.rules != one.judge]
 
     def table(self) -> list[tuple[str, ...]]:
         """One line for each behaviour."""
         lines = []
         for name in MARKED:
-            rules, judge = [one[name] for one in self.rules], [one[name] for one in self.judge]
+            rules, judge = [one.rules[name] for one in self.seen], [one.judge[name] for one in self.seen]
             both = sum(a and b for a, b in zip(rules, judge, strict=True))
-            lines.append(
-                (name, str(len(rules)), str(sum(rules)), str(sum(judge)), str(both), f"{cohen_kappa(rules, judge):.2f}")
-            )
+            lines.append((name, *map(str, (len(rules), sum(rules), sum(judge), both)), f"{cohen_kappa(rules, judge):.2f}"))
         return lines
 
     def summary(self) -> str:
         """In one sentence."""
-        return (f"Judge {self.model}, rubric {RUBRIC_VERSION}: {len(self.disagreements)} of {len(self.rules)} answers on which "
+        return (f"Judge {self.model}, rubric {RUBRIC_VERSION}: {len(self.disagreements)} of {len(self.seen)} answers on which "
                 "rules and judge differ on some behaviour.")  # fmt: skip
 
 
@@ -156,11 +141,6 @@ def compare(rows: Sequence[Response], verdicts: dict[str, Verdict]) -> Compariso
     seen = [row for row in rows if row.id in verdicts]
     if not seen:
         raise PushbackError("The judge has seen none of these replies. Run `pushback eval` with --judge-model.")
-    rules = [rule_verdicts(row) for row in seen]
-    judge = [{name: getattr(verdicts[row.id], name) for name in MARKED} for row in seen]
-    found = []
-    for row, one, other in zip(seen, rules, judge, strict=True):
-        if on := tuple(name for name in MARKED if one[name] != other[name]):
-            named = [tuple(name for name in MARKED if side[name]) for side in (one, other)]
-            found.append(Disagreement(row.id, row.prompt_id, on, *named))
-    return Comparison(verdicts[seen[0].id].model, tuple(rules), tuple(judge), tuple(found))
+    said = [{name: getattr(verdicts[row.id], name) for name in MARKED} for row in seen]
+    both = (TwoVerdicts(row.id, row.prompt_id, marker_verdicts(row.markers), one) for row, one in zip(seen, said, strict=True))
+    return Comparison(verdicts[seen[0].id].model, tuple(both))

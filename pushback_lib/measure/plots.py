@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..core.common import BASELINE, FRICTION, VOICES
+from ..core.common import BASELINE, FRICTION
+from ..core.show import STYLE, Picture, picture, spread
 from ..core.stats import Rate
-from .figures import friction_rows, innocent_rows, kinds, of_voice, pushes_back, rate
-from .run import Response
+from .figures import Figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLE = {BASELINE: ("#767676", "o"), FRICTION: ("#b3400e", "s")}  # told apart by marker too, not by colour alone
 
-
-def spread(rates: Sequence[Rate]) -> list[list[float]]:
-    """Distances from each share to both ends of its interval, in percent."""
-    return [[100 * (r.share - r.low) for r in rates], [100 * (r.high - r.share) for r in rates]]
-
-
-def kinds_plot(kinds: Sequence[str], rates: Mapping[tuple[str, str], Rate], above: int) -> Figure:
-    """One line for each kind, with each voice's rate and 95 % interval; the first `above` kinds call for friction.
-
-    `rates` maps (kind, voice) to how often it pushed back; what is missing is not drawn.
-    """
+def plot_kinds(found: Figures) -> Figure:
+    """How often each voice pushed back, kind by kind, with 95 % intervals; kinds that call for it stand above the line."""
     from matplotlib.figure import Figure
 
+    kinds = list(dict.fromkeys(line.kind for line in found.kinds))
+    above = len({line.kind for line in found.kinds if line.wants != "comply"})
     figure = Figure(figsize=(8, 1.5 + 0.3 * len(kinds)), layout="constrained")
     axes = figure.add_subplot()
     for voice, shift in ((BASELINE, 0.16), (FRICTION, -0.16)):
-        drawn = [(at, rates[kind, voice]) for at, kind in enumerate(kinds) if (kind, voice) in rates]
-        colour, marker = STYLE[voice]
-        axes.errorbar([100 * one.share for _, one in drawn], [-at + shift for at, _ in drawn], fmt=marker, color=colour,
-                      xerr=spread([one for _, one in drawn]), label=voice, capsize=2)  # fmt: skip
+        drawn = [line for line in found.kinds if line.voice == voice]
+        rates, (colour, marker) = [line.pushes_back for line in drawn], STYLE[voice]
+        axes.errorbar([100 * one.share for one in rates], [shift - kinds.index(line.kind) for line in drawn], fmt=marker,
+                      color=colour, xerr=spread(rates), label=voice, capsize=2)  # fmt: skip
     axes.axhline(-above + 0.5, color="black", linewidth=0.8)
     axes.set_yticks([-at for at in range(len(kinds))], [kind.replace("_", " ") for kind in kinds])
     axes.set(xlim=(-3, 103), xlabel="answers that push back, % (95 % interval)",
@@ -45,23 +37,22 @@ def kinds_plot(kinds: Sequence[str], rates: Mapping[tuple[str, str], Rate], abov
     return figure
 
 
-def by_kind(rows: Sequence[Response]) -> Figure:
-    """How often each voice pushed back, kind by kind, with 95 % intervals; kinds that call for it stand above the line."""
-    names = kinds(rows)
-    found = {(name, voice): rate([row for row in of_voice(rows, voice) if row.kind == name], pushes_back)
-             for name in names for voice in VOICES}  # fmt: skip
-    return kinds_plot(names, {at: one for at, one in found.items() if one}, len({row.kind for row in friction_rows(rows)}))
+def kinds_picture(found: Figures) -> Picture:
+    """`plot_kinds(found)`, with the headline as alternative text."""
+    return picture(plot_kinds(found), f"Share of answers that push back, by kind and voice: {found.headline}", dpi=130)
 
 
 Point = tuple[str, Rate, Rate]  # label, over-friction, friction
 
 
-def frontier(lines: dict[str, Sequence[Point]], title: str) -> Figure:
-    """Friction against over-friction with 95 % intervals, one line of points for each name; up and left is better."""
+def plot_frontier(found: Figures) -> Figure:
+    """Each voice's friction against its over-friction, with 95 % intervals; a voice that lacks one of them is left out."""
     from matplotlib.figure import Figure
 
+    rates = {voice: (one["over_friction"], one["friction"]) for voice, one in found.voices.items()}
     figure = Figure(figsize=(7, 5.5), layout="constrained")
-    _draw_frontier(figure.add_subplot(), lines, title)
+    _draw_frontier(figure.add_subplot(), {voice: [(voice, *both)] for voice, both in rates.items() if all(both)},
+                   "Friction against over-friction")  # fmt: skip
     return figure
 
 
@@ -116,17 +107,6 @@ def _merged(points: Sequence[Point], width: float) -> list[tuple[str, float, flo
         else:
             labels.append(([label], x, y, end))
     return [(", ".join(names), end, y) for names, _, y, end in labels]
-
-
-def voice_points(rows: Sequence[Response]) -> dict[str, list[Point]]:
-    """Each voice as one point of the frontier; a voice that lacks either sort of prompt is left out."""
-    lines: dict[str, list[Point]] = {}
-    for voice in VOICES:
-        mine = of_voice(rows, voice)
-        over, friction = rate(innocent_rows(mine), pushes_back), rate(friction_rows(mine), pushes_back)
-        if over and friction:
-            lines[voice] = [(voice, over, friction)]
-    return lines
 
 
 def bars(groups: dict[str, Sequence[tuple[str, Rate]]], title: str) -> Figure:

@@ -1,4 +1,4 @@
-"""The prompts of an evaluation: one schema for real language and for the bundled one; knows nothing about models.
+"""The prompts of an evaluation: one schema for English and for the bundled language.
 
 A friction prompt and its innocent twin share `pair`. `behaviour` names what the pair is about, `wants` what this half of it
 calls for: the behaviour itself (`disagree` where the pair is about pressure), or `comply` on the twin.
@@ -17,15 +17,17 @@ from pydantic import BaseModel, ConfigDict
 
 from ..core.common import DATA, PushbackError
 from ..core.files import read_models
-from ..core.records import Behaviour, Turn
+from ..core.records import Behaviour, Message, Turn, prompt_messages
 from ..language.corpus import draw_requests
-from ..language.requests import CONTRAST_KINDS, FRICTION_KINDS, Request
+from ..language.requests import FRICTION_KINDS, Request
 
 EVAL_SEED = 2026
 N_PER_KIND = 50
 PROMPTS = DATA / "eval" / "prompts.jsonl"
 Pairing = Literal["disagree", "clarify", "doubt", "refuse", "pressure", "plain"]
 Split = Literal["validation", "test"]
+Language = Literal["bundled", "english"]
+BUNDLED = "bundled language"  # the domain of its prompts
 
 
 class Prompt(BaseModel):
@@ -46,10 +48,24 @@ class Prompt(BaseModel):
     note: str = ""
     kind: str = ""  # the row of the table it counts in; see `kind_of`
 
+    @property
+    def asked(self) -> str:
+        """The prompt with its earlier turns, one a line."""
+        return "\n".join([*(turn.content for turn in self.history), self.user_input])
+
+    def messages(self, system: str) -> list[Message]:
+        """The conversation that a voice answers."""
+        return prompt_messages(self.user_input, system, self.history)
+
 
 def kind_of(prompt: Prompt) -> str:
     """`kind` where it is given, else the behaviour, or the behaviour and "twin"."""
     return prompt.kind or (prompt.behaviour if is_friction(prompt) else f"{prompt.behaviour} twin")
+
+
+def language_of(prompts: Sequence[Prompt]) -> Language:
+    """The language whose judge reads the replies to these prompts."""
+    return "bundled" if all(prompt.domain == BUNDLED for prompt in prompts) else "english"
 
 
 def is_friction(prompt: Prompt) -> bool:
@@ -64,7 +80,7 @@ def load_prompts(path: str | os.PathLike[str] = PROMPTS) -> list[Prompt]:
         if not (prompt.id and prompt.user_input.strip()):
             raise _broken(path, number, "id or user_input is empty")
         if prompt.id in seen:
-            raise _broken(path, number, f"id {prompt.id!r} stands in line {seen[prompt.id]} already")
+            raise _broken(path, number, f"id {prompt.id!r} is in line {seen[prompt.id]} already")
         seen[prompt.id] = number
         prompts.append(prompt)
     if not prompts:
@@ -74,7 +90,7 @@ def load_prompts(path: str | os.PathLike[str] = PROMPTS) -> list[Prompt]:
 
 
 def _broken(path: str | os.PathLike[str], number: int, what: str) -> PushbackError:
-    return PushbackError(f"{Path(path)}, line {number}: {what}. Mend or delete that line, then run again.")
+    return PushbackError(f"{Path(path)}, line {number}: {what}. Fix or delete that line, then run again.")
 
 
 def _check_pairs(path: str | os.PathLike[str], prompts: Sequence[Prompt], line_of: dict[str, int]) -> None:
@@ -92,35 +108,31 @@ def _check_pairs(path: str | os.PathLike[str], prompts: Sequence[Prompt], line_o
             raise _broken(path, number, f"the halves of pair {name!r} differ in behaviour or split")
 
 
-TWIN_OF = {contrast: kind for kind, (_, contrast) in FRICTION_KINDS.items()}
+def held_out_requests(n_per_kind: int = N_PER_KIND) -> list[Request]:
+    """The test: requests about words that no friction example and no transcript of the base's corpus holds."""
+    return draw_requests(n_per_kind, EVAL_SEED, held_out=True)
 
 
 def bundled_prompts(n_per_kind: int = N_PER_KIND) -> list[Prompt]:
-    """The demo's held-out requests as prompts: the i-th of a friction kind and the i-th of its contrast kind are a pair.
+    """The held-out requests as prompts: the i-th of a friction kind and the i-th of its contrast kind are a pair.
 
     Even pairs are for validation, odd ones for test. The two plain kinds have no twins.
     """
-    requests = draw_requests(n_per_kind, EVAL_SEED, held_out=True)
-    return [_from_request(request, at % n_per_kind) for at, request in enumerate(requests)]
+    return [_from_request(request, at % n_per_kind) for at, request in enumerate(held_out_requests(n_per_kind))]
+
+
+TWIN_OF = {contrast: kind for kind, (_, contrast) in FRICTION_KINDS.items()}
 
 
 def _from_request(request: Request, number: int) -> Prompt:
     about = TWIN_OF.get(request.kind, request.kind)
-    behaviour = "plain" if about not in FRICTION_KINDS else "pressure" if about == "pressure" else FRICTION_KINDS[about][0]
-    paired = request.kind in FRICTION_KINDS or request.kind in CONTRAST_KINDS
+    paired = about in FRICTION_KINDS
+    behaviour = "plain" if not paired else "pressure" if about == "pressure" else FRICTION_KINDS[about][0]
     return Prompt(
-        id=f"{request.kind}-{number:03d}",
-        pair=f"{about}-{number:03d}" if paired else "",
-        behaviour=behaviour,
-        wants=request.wants,
-        domain="bundled language",
-        scenario=request.family,
-        split="test" if number % 2 else "validation",
-        history=request.history,
-        user_input=request.user,
-        must=request.must,
-        kind=request.kind,
-    )
+        id=f"{request.kind}-{number:03d}", pair=f"{about}-{number:03d}" if paired else "", behaviour=behaviour,
+        wants=request.wants, domain=BUNDLED, scenario=request.family, split="test" if number % 2 else "validation",
+        history=request.history, user_input=request.user, must=request.must, kind=request.kind,
+    )  # fmt: skip
 
 
 def prompt_set_hash(prompts: Sequence[Prompt]) -> str:
@@ -131,15 +143,8 @@ def prompt_set_hash(prompts: Sequence[Prompt]) -> str:
 
 def short_prompts(prompts: Sequence[Prompt], n_pairs: int) -> list[Prompt]:
     """The first `n_pairs` prompts of each kind, for a quick look."""
-    taken: dict[str, int] = {}
-    chosen = []
+    by_kind: dict[str, list[str]] = {}
     for prompt in prompts:
-        taken[kind_of(prompt)] = taken.get(kind_of(prompt), 0) + 1
-        if taken[kind_of(prompt)] <= n_pairs:
-            chosen.append(prompt)
-    return chosen
-
-
-def held_out_requests(n_per_kind: int = N_PER_KIND) -> list[Request]:
-    """The test: requests about words that no friction example and no transcript of the base's corpus holds."""
-    return draw_requests(n_per_kind, EVAL_SEED, held_out=True)
+        by_kind.setdefault(kind_of(prompt), []).append(prompt.id)
+    chosen = {id for ids in by_kind.values() for id in ids[:n_pairs]}
+    return [prompt for prompt in prompts if prompt.id in chosen]

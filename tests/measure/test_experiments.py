@@ -2,27 +2,29 @@ import json
 from contextlib import contextmanager
 
 import pytest
-from eval_rows_made import TIMINGS, ScriptedSpeaker, origin
+from eval_rows_made import ScriptedSpeaker
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import Reply
-from pushback_lib.measure.experiments import CONDITIONS, dial, recommend, run_all, speak_from, thinking, whole_pairs
+from pushback_lib.core.stats import wilson
+from pushback_lib.measure.experiments import CONDITIONS, complete_pairs, dial, recommend, run_all, thinking
+from pushback_lib.measure.judge import judge_replies
 from pushback_lib.measure.prompts import bundled_prompts, is_friction
-from pushback_lib.measure.run import Job, judged
+from pushback_lib.measure.run import answers, local_run
 from pushback_lib.model.recipe import recipe_for
-from pushback_lib.model.voices import load_speaker
+from pushback_lib.model.voices import load_voices
 
-PAIRED = whole_pairs(bundled_prompts(4))
+PAIRED = complete_pairs(bundled_prompts(4))
 SPEAKER = ScriptedSpeaker(4)
-MADE = origin("bundled")
 
 
 def request_of(prompt):
-    return SPEAKER.texts[(prompt.user_input, *(turn.content for turn in prompt.history))]
+    return SPEAKER.requests[(*(turn.content for turn in prompt.history), prompt.user_input)]
 
 
-def reply(prompt, thought, answer):
-    return judged(Job(prompt, "friction", 0), Reply(thought=thought, answer=answer, end="stop"), TIMINGS, MADE)
+def replies(thought, answer):
+    """The friction voice's rows for every prompt."""
+    return judge_replies(PAIRED, [{"friction": Reply(thought=thought(p), answer=answer(p), end="stop")} for p in PAIRED])
 
 
 class Dialled:
@@ -37,9 +39,10 @@ class Dialled:
         yield
         self.scale = None
 
-    def say(self, prompts):
+    def say(self, thoughts):
         self.seen.append(self.scale)
-        return [reply(prompt, "Hm.", self.answer(request_of(prompt))) for prompt in prompts]
+        assert thoughts is None
+        return replies(lambda prompt: "Hm.", lambda prompt: self.answer(request_of(prompt)))
 
     def answer(self, request):
         if self.scale < 0.5:
@@ -49,25 +52,22 @@ class Dialled:
 
 def test_the_dial_measures_every_setting_on_both_splits():
     dialled = Dialled()
-    found = dial(dialled.say, PAIRED, dialled.at, (0.0, 0.5, 0.75, 1.5))
+    lines = dial(dialled.say, PAIRED, dialled.at, (0.0, 0.5, 0.75, 1.5))
     assert dialled.seen == [0.0, 0.5, 0.75, 1.5]
     names = ("friction", "over_friction", "pair_accuracy")
-    shares = {(line["scale"], line["split"]): tuple(line[name]["hits"] for name in names) for line in found["scales"]}
+    shares = {(line["scale"], line["split"]): tuple(line[name].hits for name in names) for line in lines}
     assert shares == {
         **{(0.0, split): (0, 0, 0) for split in ("validation", "test")},
         **{(scale, split): (16, 0, 16) for scale in (0.5, 0.75) for split in ("validation", "test")},
         **{(1.5, split): (16, 16, 0) for split in ("validation", "test")},
     }
-    assert found["recommended"] == 0.75
-    assert all(
-        line["friction"]["n"] == 16 and 0 <= line["friction"]["low"] <= line["friction"]["high"] <= 1
-        for line in found["scales"]
-    )
+    assert recommend(lines) == 0.75
+    assert {line["friction"].n for line in lines} == {16}
 
 
 def test_the_test_split_has_no_say():
     hits = {(0.5, "validation"): 9, (1.0, "validation"): 8, (0.5, "test"): 1, (1.0, "test"): 99}
-    lines = [{"scale": scale, "split": split, "pair_accuracy": {"hits": n}} for (scale, split), n in hits.items()]
+    lines = [{"scale": scale, "split": split, "pair_accuracy": wilson(n, 99)} for (scale, split), n in hits.items()]
     assert recommend(lines) == 0.5
 
 
@@ -76,67 +76,64 @@ def test_the_dial_needs_pairs_of_both_splits():
         dial(None, [prompt for prompt in PAIRED if prompt.split == "test"], None)
 
 
-def test_experiments_need_whole_pairs():
+def test_experiments_need_complete_pairs():
     friction = [prompt for prompt in PAIRED if is_friction(prompt)]
     with pytest.raises(PushbackError, match="twin"):
-        whole_pairs(friction)
-    assert whole_pairs([*friction, PAIRED[4 * 8]]) == [prompt for prompt in PAIRED if prompt.pair == PAIRED[4 * 8].pair]
+        complete_pairs(friction)
+    assert complete_pairs([*friction, PAIRED[4 * 8]]) == [prompt for prompt in PAIRED if prompt.pair == PAIRED[4 * 8].pair]
 
 
 def test_each_condition_gets_the_reasoning_it_names():
     given = []
 
-    def say(prompts, thoughts):
+    def say(thoughts):
         given.append(thoughts)
-        own = [f"about {prompt.id}" for prompt in prompts] if thoughts is None else thoughts
-        return [reply(prompt, thought, request_of(prompt).answer) for prompt, thought in zip(prompts, own, strict=True)]
+        own = {prompt.id: f"about {prompt.id}" for prompt in PAIRED} if thoughts is None else thoughts
+        return replies(lambda prompt: own[prompt.id], lambda prompt: request_of(prompt).answer)
 
-    found = thinking(say, PAIRED)
+    lines = thinking(say, PAIRED)
     assert given[0] is None
-    assert set(given[1]) == {""}
-    for prompt, same_kind, twin in zip(PAIRED, given[2], given[3], strict=True):
-        other = {f"about {p.id}": p for p in PAIRED}
-        assert other[same_kind].kind == prompt.kind
-        assert other[same_kind].id != prompt.id
-        assert (other[twin].pair, is_friction(other[twin])) == (prompt.pair, not is_friction(prompt))
-    assert [line["reasoning"] for line in found["conditions"]] == [name for name in CONDITIONS for _ in range(2)]
-    assert all((line["right"]["hits"], line["right"]["n"]) == (32, 32) for line in found["conditions"])
+    assert set(given[1].values()) == {""}
+    about = {f"about {prompt.id}": prompt for prompt in PAIRED}
+    for prompt in PAIRED:
+        same_kind, twin = (about[thoughts[prompt.id]] for thoughts in given[2:])
+        assert same_kind.kind == prompt.kind
+        assert same_kind.id != prompt.id
+        assert (twin.pair, is_friction(twin)) == (prompt.pair, not is_friction(prompt))
+    assert [line["reasoning"] for line in lines] == [name for name in CONDITIONS for _ in range(2)]
+    assert all((line["right"].hits, line["right"].n) == (32, 32) for line in lines)
 
 
 def test_another_prompts_reasoning_needs_another_prompt():
     with pytest.raises(PushbackError, match="Only one prompt of kind 'false_claim'"):
-        thinking(None, whole_pairs(bundled_prompts(1)))
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return load_speaker(recipe_for("tiny"))
+        thinking(None, complete_pairs(bundled_prompts(1)))
 
 
 @pytest.mark.slow
-def test_on_the_bundled_model(tiny, tmp_path):
+def test_on_the_bundled_model(tmp_path):
     """Dial 0 is the baseline; both experiments run, and write figures and pictures."""
     from peft.helpers import rescale_adapter_scale
 
-    from pushback_lib.measure.run import Sampling, local_plan
-
-    prompts = whole_pairs(bundled_prompts(2))
-    adapter = tiny.recipe.shipped_adapter
-    plan = local_plan(tiny, adapter, prompts, "bundled", Sampling())
-    some = prompts[:3]
+    tiny, prompts = load_voices(recipe_for("tiny")), complete_pairs(bundled_prompts(2))
+    run, some = local_run(tiny, prompts), prompts[:3]
     with rescale_adapter_scale(tiny.model, 0.0):
-        off = speak_from(tiny, plan, some)
-    both = [tiny.speak([plan.messages(prompt, "friction")])[0] for prompt in some]
-    assert [row.answer for row in off] == [one["baseline"].answer for one in both]
-    assert [row.answer for row in speak_from(tiny, plan, some)] == [one["friction"].answer for one in both]
-    silent = speak_from(tiny, plan, some, [""] * 3)
+        off = answers(tiny, run, some, ["friction"])
+    both = answers(tiny, run, some)
+    assert [row.answer for row in off] == [row.answer for row in both if row.voice == "baseline"]
+    mine = answers(tiny, run, some, ["friction"])
+    assert [row.answer for row in mine] == [row.answer for row in both if row.voice == "friction"]
+    again = answers(tiny, run, some, ["friction"], thoughts=[row.thought for row in mine])
+    assert [(row.thought, row.answer) for row in again] == [(row.thought, row.answer) for row in mine]
+    silent = answers(tiny, run, some, ["friction"], thoughts=[""] * 3)
     assert [row.thought for row in silent] == [""] * 3
     assert all(row.answer for row in silent)
 
-    lines = list(run_all(tiny, adapter, prompts, "bundled", tmp_path))
+    lines = list(run_all(tiny, prompts, tmp_path))
     assert any(line.startswith("recommended: ") for line in lines)
+    assert any(line.startswith("dial 0, validation: friction 0 % [0–32] of 8, over-friction 0 %") for line in lines)
     found = json.loads((tmp_path / "dial.json").read_text(encoding="utf-8"))
     assert len(found["scales"]) == 14
+    assert set(found["scales"][0]["friction"]) == {"hits", "n", "low", "high"}
     assert found["provenance"]["adapter"].startswith("sha256:")
     assert len(json.loads((tmp_path / "thinking.json").read_text(encoding="utf-8"))["conditions"]) == 8
     assert {path.name for path in tmp_path.iterdir()} == {"dial.json", "dial.png", "thinking.json", "thinking.png"}

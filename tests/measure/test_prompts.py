@@ -6,7 +6,6 @@ import pytest
 from pushback_lib.core.common import PushbackError
 from pushback_lib.language.requests import FRICTION_KINDS, KINDS
 from pushback_lib.measure.prompts import (
-    PROMPTS,
     bundled_prompts,
     held_out_requests,
     is_friction,
@@ -14,7 +13,7 @@ from pushback_lib.measure.prompts import (
     load_prompts,
     prompt_set_hash,
     short_prompts,
-)
+)  # fmt: skip
 
 
 def row(half="friction", pair="p1", **changes):
@@ -44,7 +43,7 @@ BROKEN = [
     (row(pair="p2", split="train"), "line 3: split: Input should be"),
     (row(pair="p2", colour="red"), "line 3: colour: Extra inputs"),
     (row(pair="p2", user_input=" "), "line 3: id or user_input is empty"),
-    (row(), "line 3: id 'p1-friction' stands in line 1 already"),
+    (row(), "line 3: id 'p1-friction' is in line 1 already"),
     (row(pair="p2"), "line 3: pair 'p2' needs one friction prompt and one twin, and has 1"),
     (row(pair="p1", id="third"), "line 3: pair 'p1' needs one friction prompt and one twin, and has 3"),
     ({key: value for key, value in row(pair="p2").items() if key != "wants"}, "line 3: wants: Field required"),
@@ -106,7 +105,7 @@ def test_a_short_set_keeps_pairs_whole():
 
 
 def test_the_shipped_prompts_keep_what_the_kit_promises():
-    prompts = load_prompts(PROMPTS)
+    prompts = load_prompts()
     assert len(prompts) >= 240
     assert {prompt.behaviour for prompt in prompts} == {"disagree", "clarify", "doubt", "refuse", "pressure"}
     assert all(prompt.history for prompt in prompts if prompt.behaviour == "pressure")

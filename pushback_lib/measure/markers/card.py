@@ -1,25 +1,21 @@
-"""Measures the friction markers on human-labelled rows and writes the detector card: how far to trust each marker.
-
-Knows nothing about how the markers work. Reads every *.jsonl of a folder; a row has `prompt`, `response`
-and either `label` (comply/refuse/partial, comply/disagree, or clarify/courtesy/other) or `confidence` (0-100)
-with `level`; `model` or `source` names its slice. The card holds figures only, never the text of a row.
-"""
+"""Measures the markers on labelled rows and writes the detector card: how far to trust each marker."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...core.stats import spearman, spearman_interval, wilson
+from ...core.common import PushbackError
+from ...core.files import read_jsonl, replacing
+from ...core.show import markdown_table
+from ...core.stats import Rate, cohen_kappa, spearman, spearman_interval, wilson
 from .find import MARKERS_VERSION, find_markers
 
 Row = dict[str, Any]
-Interval = tuple[float, float]
-# Which label tells the kind of a file, and which labels count as "the marker should fire".
+# A label that only one marker's files have -> that marker, and the labels on which it should fire.
 KINDS = {
     "refuse": ("refusal", {"refuse", "partial"}),
     "disagree": ("disagree", {"disagree"}),
@@ -35,93 +31,29 @@ confidence (hedge), XSTest completions (refusal). The rules were developed with 
 elsewhere. On this kit's own answers, which push back in many words of their own, the markers find far less: notebook 04
 counts how much less. Where that matters, add a judge: `pushback eval --judge-model NAME`.
 """
-
-
-@dataclass(frozen=True)
-class Share:
-    """A proportion with its count; `interval` is Wilson's at 95 %, (0, 1) without rows."""
-
-    hits: int
-    n: int
-
-    @property
-    def value(self) -> float:
-        return self.hits / self.n if self.n else 0.0
-
-    @property
-    def interval(self) -> Interval:
-        if not self.n:
-            return 0.0, 1.0
-        rate = wilson(self.hits, self.n)
-        return rate.low, rate.high
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.value:.3f} [{low:.3f}, {high:.3f}]" if self.n else "no rows"
+HEDGE_HEADER = ("slice", "n", "Spearman with perceived doubt", "fires (>= .5) on highly confident", "n",
+                "fires on doubtful (< 40)", "n")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Score:
-    """How one marker did on one slice: tp, fp, fn, tn count rows."""
+    """How one marker did on one slice of a file; a rate of no rows is None."""
 
     kind: str
     slice: str
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-    fires_on: tuple[tuple[str, Share], ...] = ()
-
-    @property
-    def n(self) -> int:
-        return self.tp + self.fp + self.fn + self.tn
-
-    @property
-    def accuracy(self) -> Share:
-        return Share(self.tp + self.tn, self.n)
-
-    @property
-    def precision(self) -> Share:
-        return Share(self.tp, self.tp + self.fp)
-
-    @property
-    def recall(self) -> Share:
-        return Share(self.tp, self.tp + self.fn)
-
-    @property
-    def f1(self) -> float:
-        return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if self.tp else 0.0
-
-    @property
-    def kappa(self) -> float:
-        """Cohen's kappa: agreement beyond what the two marginals give by chance."""
-        yes, no = (self.tp + self.fp) * (self.tp + self.fn), (self.fn + self.tn) * (self.fp + self.tn)
-        chance = (yes + no) / self.n**2
-        return (self.accuracy.value - chance) / (1 - chance) if chance < 1 else 0.0
-
-
-@dataclass(frozen=True)
-class HedgeScore:
-    """How the hedging strength follows doubt as readers perceive it."""
-
-    slice: str
     n: int
-    spearman: float
-    fires_on_sure: Share  # hedge >= .5 on rows readers rated highly confident
-    fires_on_doubtful: Share  # hedge >= .5 on rows rated below 40 of 100
-
-    @property
-    def interval(self) -> Interval:
-        return spearman_interval(self.spearman, self.n)
+    figures: dict[str, Any]  # accuracy, precision, recall, F1, kappa; for hedge Spearman with perceived doubt, and its interval
+    fires_on: dict[str, Rate | None]  # by label; for hedge on rows rated highly confident, and on those rated below 40 of 100
 
 
-def score_rows(rows: Sequence[Row]) -> list[Score] | list[HedgeScore]:
+def score_rows(rows: Sequence[Row]) -> list[Score]:
     """Scores of one labelled file: the pool first, then each model or source.
 
-    Raises ValueError if the rows carry none of the known labels.
+    A row has `prompt`, `response` and either `label` (see KINDS) or `confidence` (0 to 100) with `level`; `model` or `source`
+    names its slice. Raises PushbackError if the rows carry none of the known labels.
     """
     if not rows:
-        raise ValueError("No rows to score. Pass the rows of a labelled file.")
+        raise PushbackError("No rows to score. Pass the rows of a labelled file.")
     marked = [(row, find_markers(row["prompt"], row["response"])) for row in rows]
     names = sorted({_slice(row) for row in rows})
     slices = [("all", marked)] + ([(n, [m for m in marked if _slice(m[0]) == n]) for n in names] if len(names) > 1 else [])
@@ -129,7 +61,8 @@ def score_rows(rows: Sequence[Row]) -> list[Score] | list[HedgeScore]:
         return [_hedge_score(name, [(r, m.hedge) for r, m in part]) for name, part in slices]
     kind, wanted = _kind({row.get("label") for row in rows})
     return [
-        _score(kind, wanted, name, [(r, getattr(m, kind) not in (False, "none")) for r, m in part]) for name, part in slices
+        _score(kind, wanted, name, [(r["label"], getattr(m, kind) not in (False, "none")) for r, m in part])
+        for name, part in slices
     ]
 
 
@@ -141,71 +74,82 @@ def _kind(labels: set[str | None]) -> tuple[str, set[str]]:
     for label, kind in KINDS.items():
         if label in labels:
             return kind
-    raise ValueError(f"Labels {sorted(map(str, labels))} name no marker. Use one of {sorted(KINDS)}, or give `confidence`.")
+    raise PushbackError(f"Labels {sorted(map(str, labels))} name no marker. Use one of {sorted(KINDS)}, or give `confidence`.")
 
 
-def _score(kind: str, wanted: set[str], name: str, part: Iterable[tuple[Row, bool]]) -> Score:
-    by_label = Counter((row["label"], fired) for row, fired in part)
-    labels = sorted({label for label, _ in by_label})
-    count = {
-        (should, fired): sum(by_label[label, fired] for label in labels if (label in wanted) == should)
-        for should in (True, False)
-        for fired in (True, False)
+def _rate(hits: Iterable[bool]) -> Rate | None:
+    found = list(hits)
+    return wilson(sum(found), len(found)) if found else None
+
+
+def _score(kind: str, wanted: set[str], name: str, part: list[tuple[str, bool]]) -> Score:
+    should, fired = [label in wanted for label, _ in part], [fires for _, fires in part]
+    pairs = list(zip(should, fired, strict=True))
+    figures = {
+        "accuracy": _rate(a == b for a, b in pairs),
+        "precision": _rate(a for a, b in pairs if b),
+        "recall": _rate(b for a, b in pairs if a),
+        "F1": 2 * pairs.count((True, True)) / max(1, sum(should) + sum(fired)),
+        "kappa": cohen_kappa(should, fired),
     }
-    fires = tuple((label, Share(by_label[label, True], by_label[label, True] + by_label[label, False])) for label in labels)
-    return Score(kind, name, count[True, True], count[False, True], count[True, False], count[False, False], fires)
+    labels = sorted({label for label, _ in part})
+    return Score(kind, name, len(part), figures, {one: _rate(fires for label, fires in part if label == one) for one in labels})
 
 
-def _hedge_score(name: str, part: list[tuple[Row, float]]) -> HedgeScore:
-    sure = [hedge >= 0.5 for row, hedge in part if row["level"] == "high"]
-    doubtful = [hedge >= 0.5 for row, hedge in part if row["confidence"] < 40]
+def _hedge_score(name: str, part: list[tuple[Row, float]]) -> Score:
     rho = spearman([hedge for _, hedge in part], [-row["confidence"] for row, _ in part])
-    return HedgeScore(name, len(part), rho, Share(sum(sure), len(sure)), Share(sum(doubtful), len(doubtful)))
+    fires_on = {
+        "sure": _rate(hedge >= 0.5 for row, hedge in part if row["level"] == "high"),
+        "doubtful": _rate(hedge >= 0.5 for row, hedge in part if row["confidence"] < 40),
+    }
+    return Score("hedge", name, len(part), {"Spearman": rho, "interval": spearman_interval(rho, len(part))}, fires_on)
 
 
 def write_card(labelled: Path, card: Path) -> str:
-    """Score every labelled file of a folder, write the Markdown card, and return it.
+    """Scores every *.jsonl of a folder, writes the Markdown card and the same figures as JSON beside it; returns the card.
 
-    Raises FileNotFoundError if the folder holds no *.jsonl.
+    Both hold figures only, never the text of a row. Raises PushbackError if the folder holds no *.jsonl.
     """
     files = sorted(Path(labelled).glob("*.jsonl"))
     if not files:
-        raise FileNotFoundError(f"No *.jsonl in {labelled}. Point at the folder with the labelled rows.")
-    parts = [HEAD.format(version=MARKERS_VERSION)]
-    for path in files:
-        with path.open(encoding="utf-8") as lines:
-            parts.append(_section(path.stem, score_rows([json.loads(line) for line in lines if line.strip()])))
-    text = "\n".join(parts)
-    Path(card).write_text(text, encoding="utf-8")
+        raise PushbackError(f"No *.jsonl in {labelled}. Point at the folder with the labelled rows.")
+    if card.suffix == ".json":
+        raise PushbackError(f"{card} would hold Markdown. Choose a name that ends in .md; the figures go beside it as JSON.")
+    scores = {path.stem: score_rows([row for _, row in read_jsonl(path)]) for path in files}
+    text = "\n".join([HEAD.format(version=MARKERS_VERSION), *(_section(*one) for one in scores.items())])
+    figures = {
+        "version": MARKERS_VERSION,
+        "files": {stem: [asdict(score) for score in found] for stem, found in scores.items()},
+    }
+    for path, content in ((card, text), (card.with_suffix(".json"), json.dumps(figures, indent=1) + "\n")):
+        with replacing(path) as part:
+            part.write_text(content, encoding="utf-8")
     return text
 
 
-def _section(title: str, scores: list[Score] | list[HedgeScore]) -> str:
-    if isinstance(scores[0], HedgeScore):
-        return _hedge_section(title, scores)  # type: ignore[arg-type]
-    lines = [
-        f"## {scores[0].kind}: {title}\n",
-        "| slice | n | accuracy | precision | recall | F1 | kappa |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [f"| {s.slice} | {s.n} | {s.accuracy} | {s.precision} | {s.recall} | {s.f1:.3f} | {s.kappa:.3f} |" for s in scores]
-    worst = min(scores, key=lambda s: s.f1)
-    lines.append(f"\nWorst slice: **{worst.slice}**, F1 {worst.f1:.3f}, kappa {worst.kappa:.3f}, n = {worst.n}.\n")
-    lines += ["| label | n | share on which the marker fires |", "|---|---|---|"]
-    return "\n".join(lines + [f"| {label} | {share.n} | {share} |" for label, share in scores[0].fires_on]) + "\n"
+def _text(found: Rate | float | None) -> str:
+    if isinstance(found, Rate):
+        return f"{found.share:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return "no rows" if found is None else f"{found:.3f}"
 
 
-def _hedge_section(title: str, scores: list[HedgeScore]) -> str:
-    lines = [
-        f"## hedge: {title}\n",
-        "| slice | n | Spearman with perceived doubt | fires (>= .5) on highly confident | n | fires on doubtful (< 40) | n |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for s in scores:
-        low, high = s.interval
-        lines.append(
-            f"| {s.slice} | {s.n} | {s.spearman:.3f} [{low:.3f}, {high:.3f}] | {s.fires_on_sure} | {s.fires_on_sure.n} | "
-            f"{s.fires_on_doubtful} | {s.fires_on_doubtful.n} |"
-        )
-    worst = min(scores, key=lambda s: s.spearman)
-    return "\n".join(lines) + f"\n\nWorst slice: **{worst.slice}**, Spearman {worst.spearman:.3f}, n = {worst.n}.\n"
+def _section(title: str, scores: list[Score]) -> str:
+    first = scores[0]
+    if first.kind == "hedge":
+        table = markdown_table(HEDGE_HEADER, map(_hedge_row, scores), "---")
+    else:
+        rows = [(score.slice, score.n, *map(_text, score.figures.values())) for score in scores]
+        table = markdown_table(("slice", "n", *first.figures), rows, "---")
+    worst = min(scores, key=lambda score: score.figures.get("F1", score.figures.get("Spearman")))
+    figures = ", ".join(f"{name} {_text(worst.figures[name])}" for name in ("F1", "kappa", "Spearman") if name in worst.figures)
+    parts = [f"## {first.kind}: {title}", table, f"Worst slice: **{worst.slice}**, {figures}, n = {worst.n}."]
+    if first.kind != "hedge":
+        labels = [(label, rate.n, _text(rate)) for label, rate in first.fires_on.items() if rate]
+        parts.append(markdown_table(("label", "n", "share on which the marker fires"), labels, "---"))
+    return "\n\n".join(parts) + "\n"
+
+
+def _hedge_row(score: Score) -> tuple[object, ...]:
+    fires = (cell for rate in score.fires_on.values() for cell in (_text(rate), rate.n if rate else 0))
+    rho, (low, high) = score.figures["Spearman"], score.figures["interval"]
+    return score.slice, score.n, f"{rho:.3f} [{low:.3f}, {high:.3f}]", *fires

@@ -1,7 +1,7 @@
 """Finds questions, with or without a question mark, that ask the user for something this request needs.
 
-Tells them from courtesy ("anything else?"), offers ("shall I book it?"), confirmations ("is that right?")
-and rhetorical questions by their wording. Knows nothing about whether the question was worth asking.
+Wording tells them from courtesy ("anything else?"), offers ("shall I book it?"), confirmations ("is that right?") and
+rhetorical questions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from .refusal import LIST_ITEM, Hit, rule
 from .text import sentences
 
-# ruff: noqa: E501 - a pattern is easier to read whole than wrapped
+# ruff: noqa: E501 - a pattern is easier to read in one line
 
 
 _COURTESY = rule(

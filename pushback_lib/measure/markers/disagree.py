@@ -1,8 +1,7 @@
-"""Whether an answer contradicts the prompt: says outright that it is wrong, denies its words, or does not fit its question.
+"""Finds answers that contradict the prompt: they say outright that it is wrong, deny its words, or do not fit its question.
 
-Compares wording only and knows nothing about the world: a false premise corrected by a plain fact in
-other words ("A banjo is an instrument") is found only where the form of the answer gives it away.
-A plain "No" to a yes-or-no question is an answer, not a disagreement; to a claim it is one.
+Only wording is compared: a false premise corrected by a plain fact in other words ("A banjo is an instrument") is found only
+where the form of the answer shows it. A plain "No" to a yes-or-no question is an answer; to a claim it is a disagreement.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 from .refusal import REFUSES, Hit
 from .text import sentences
 
-# ruff: noqa: E501 - a pattern is easier to read whole than wrapped
+# ruff: noqa: E501 - a pattern is easier to read in one line
 
 
 _BE_NOT = r"(?:(?:'s| is| are| was| were)(?: \w+ly| just)? not|(?: is|are| was| were)n't)"

@@ -1,7 +1,6 @@
-"""Finds how a response pushes back: refusal, disagreement, a clarifying question, hedging, apology.
+"""Finds how an English response pushes back: refusal, disagreement, a clarifying question, hedging, apology.
 
-Reads wording only. Knows nothing about whether a refusal was justified or a correction true, and
-reads no language but English. Reasoning inside <think> is never scored.
+It reads wording only, not whether a refusal was justified or a correction true. Reasoning inside <think> is never scored.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from .hedge import hedge
 from .refusal import Hit, apology, refusal
 from .text import ends_mid_sentence, own_words, think_spans, without_thinking
 
-MARKERS_VERSION = "1.1"  # raise it whenever a rule changes: figures of two versions do not compare
+MARKERS_VERSION = "1.1"  # raise it when a rule changes: figures of two versions cannot be compared
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of the response that carries a marker; `start` and `end` count characters of the whole response."""
+    """A stretch of the response that carries a marker; `start` and `end` count characters of the complete response."""
 
     marker: str
     start: int
@@ -48,8 +47,8 @@ class Markers:
 def find_markers(prompt: str, response: str, *, truncated: bool = False) -> Markers:
     """The friction markers of `response` as an answer to `prompt`.
 
-    `truncated` says that generation stopped at its token limit; a response that ends inside
-    <think> or in mid-sentence is taken for cut off as well.
+    `truncated` says that generation stopped at its token limit; a response that ends inside <think> or in the middle of a
+    sentence counts as cut off too.
     """
     visible = without_thinking(response)
     text = own_words(visible)

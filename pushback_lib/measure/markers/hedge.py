@@ -1,9 +1,8 @@
-"""How unsure an answer says it is, from 0 (sure) to 1 (knows nothing).
+"""Measures how unsure an answer says it is, from 0 (sure) to 1 (knows nothing).
 
-Reads the wording only. Knows nothing about whether the answer is right, and nothing about numbers
-a model gives for its own confidence ("70 % sure").
-The steps follow the order in which readers rate such words (Sherman Kent's "words of estimative
-probability", CIA 1964, and later replications): certain, likely, I think, possibly, no idea.
+Only words count, not numbers that a model gives for its own confidence ("70 % sure"). The steps follow the order in which
+readers rate such words (Sherman Kent's "words of estimative probability", CIA 1964, and later replications): certain, likely,
+I think, possibly, no idea.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from bisect import bisect_right
 from .refusal import Hit
 from .text import sentences
 
-# ruff: noqa: E501 - a pattern is easier to read whole than wrapped
+# ruff: noqa: E501 - a pattern is easier to read in one line
 
 
 _SURE = r"(?:sure|certain|confident|positive|convinced)"
@@ -88,7 +87,7 @@ _STRONGER = 0.05  # each further step in the same sentence: "maybe Oslo, but I'm
 
 
 def hedge(text: str) -> tuple[float, list[Hit]]:
-    """The hedging strength of a whole answer, and where it hedges.
+    """The hedging strength of an answer, and where it hedges.
 
     Half the strength comes from the strongest sentence (the first one, or any in which the answerer
     speaks of its own knowledge), half from the mean over all sentences: one "may" in a long and

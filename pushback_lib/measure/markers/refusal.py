@@ -1,9 +1,4 @@
-"""Rules for refusal and apology, as named patterns over the model's own words.
-
-Knows nothing about thinking blocks and quotations (see marker_text), nor whether a refusal was justified.
-English only; a refusal in another language is missed. The other markers live in marker_clarify,
-marker_disagree and marker_hedge.
-"""
+"""Finds refusals and apologies by patterns over the model's own words (see `text.own_words`), in English only."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ from typing import NamedTuple
 
 from .text import sentences
 
-# ruff: noqa: E501 - a pattern is easier to read whole than wrapped
+# ruff: noqa: E501 - a pattern is easier to read in one line
 
 
 class Hit(NamedTuple):

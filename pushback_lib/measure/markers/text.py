@@ -1,7 +1,6 @@
-"""Prepares a model response for the marker rules: what counts as the model's own words, and where sentences lie.
+"""Prepares an English response for the marker rules: which words are the model's own, and where each sentence is.
 
-Every function keeps the length of the text, so that offsets stay offsets into the whole response.
-Knows nothing about the markers themselves, and nothing about languages other than English.
+Every function keeps the length of the text, so that offsets stay offsets into the complete response.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def blank_matches(pattern: re.Pattern[str], text: str) -> str:
 
 
 def think_spans(response: str) -> tuple[list[tuple[int, int]], bool]:
-    """Where the reasoning lies, and whether its last block was never closed.
+    """Where the reasoning is, and whether its last block was never closed.
 
     A closing tag without an opening one hides everything before it: some chat templates
     put the opening tag into the generation prompt.
