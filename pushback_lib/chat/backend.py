@@ -1,24 +1,22 @@
-"""The protocol of a side-by-side chat: one prompt, events from two voices at once; knows no model and no widget.
-
-A backend's `stream` yields `Event`s until both voices have ended. Text comes in deltas, already split into thought and
-answer. Seconds count from the moment the prompt was sent.
-"""
+"""What every source of a side-by-side chat has in common: its protocol, its events, and the replies they add up to."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
 from typing import Protocol
 
-from ..core.common import VOICES, PushbackError
-from ..core.records import CLOSE, OPEN, Message
+from ..core.common import PushbackError
+from ..core.records import CLOSE, OPEN, Message, Reply, split_reply
+from ..measure.prompts import Prompt
 
-END_OF = ("stop", "length", "stopped", "error")  # ended by itself, cut at the limit, by the person, by a failure
-GRACE = 0.3  # seconds that a stopped backend gets to end by itself before its events are no longer awaited
-HEARTBEAT = 0.1  # seconds without news after which an empty event is yielded, so that a clock on screen can go on
+STOP_GRACE_SECONDS = 0.3  # that a stopped backend gets to end by itself; its later events are not awaited
+TICK_SECONDS = 0.1  # without news, after which an empty event is yielded, so that a clock on screen keeps moving
+PAIRS_EACH = 3  # so many friction prompts and as many twins for each behaviour
 
 
 @dataclass(frozen=True)
@@ -39,20 +37,35 @@ class Preset:
     text: str
 
 
+def presets_from(prompts: Iterable[Prompt], pairs_each: int = PAIRS_EACH) -> tuple[Preset, ...]:
+    """The first pairs of each behaviour, halves side by side; prompts that need earlier turns are left out."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for prompt in prompts:
+        if not prompt.history:
+            found.setdefault(prompt.behaviour, {}).setdefault(prompt.pair or prompt.id, []).append(prompt.user_input)
+    return tuple(
+        Preset(behaviour, text)
+        for behaviour, pairs in found.items()
+        for texts in sorted(pairs.values(), key=len, reverse=True)[:pairs_each]
+        for text in texts
+    )
+
+
 @dataclass(frozen=True)
 class Event:
-    """News from one voice: more of its thought, of its answer, or its end. `voice` "" means only that time has passed.
+    """News from one voice: more text, or its end. Seconds count from the sending; `voice` "" means only that time has passed.
 
-    `misfiled`: all that was sent as answer so far was thought (a closing tag came, with none that opened).
-    `tokens` is the number generated so far; `end` is one of END_OF; `error` says in plain words what failed.
+    `text` is raw, tags included; `prefilled` says that it begins inside the thought. A source that keeps them apart gives
+    `thought` and `answer`. `tokens` is the number generated so far; `end` is "stop", "length", "stopped" or "error".
     """
 
     voice: str
     seconds: float
     thought: str = ""
     answer: str = ""
+    text: str = ""
     tokens: int = 0
-    misfiled: bool = False
+    prefilled: bool = False
     end: str = ""
     error: str = ""
 
@@ -64,10 +77,10 @@ class Backend(Protocol):
     """
 
     name: str
-    note: str
-    system: str
-    recorded: bool
-    dial: float | None
+    note: str = ""
+    system: str = ""
+    recorded: bool = False
+    dial: float | None = None
     presets: Sequence[Preset]
     max_tokens: int
 
@@ -76,86 +89,74 @@ class Backend(Protocol):
 
     def hint(self, user: str) -> str:
         """What to know about the replies to this prompt, in a line above them; "" for nothing."""
+        return ""
 
 
-@dataclass
-class ThoughtSplitter:
-    """Splits text that arrives in pieces into thought and answer, as `split_reply` splits the whole; time is linear.
+class ReplyBuffer:
+    """Collects one voice's events into its reply so far."""
 
-    A piece that may be the beginning of a tag is held back until the next one tells. White space at both ends of thought
-    and answer is left out.
-    """
+    def __init__(self, voice: str) -> None:
+        self.voice, self.tokens, self.end, self.error = voice, 0, "", ""
+        self.first_token: float | None = None
+        self.thinking: float | None = None
+        self.seconds, self._prefilled = 0.0, False
+        self._thought, self._answer, self._text = StringIO(), StringIO(), StringIO()
+        self._events: list[Event] = []  # those that brought text
 
-    prefilled: bool = True
-    _state: str = field(default="head", init=False)
-    _held: str = field(default="", init=False)
-    _blank: str = field(default="", init=False)  # white space that counts only if more text follows
-    _begun: bool = field(default=False, init=False)
-    _opened: bool = field(default=False, init=False)
+    def add(self, event: Event) -> None:
+        """Adds what one event brings."""
+        self.tokens, self.seconds = max(self.tokens, event.tokens), event.seconds
+        self.end, self.error = event.end or self.end, event.error or self.error
+        self._prefilled = self._prefilled or event.prefilled
+        if event.thought or event.answer or event.text:
+            self._events.append(event)
+            self._thought.write(event.thought)
+            self._answer.write(event.answer)
+            self._text.write(event.text)
+        if self.first_token is None and (event.tokens or self._events):
+            self.first_token = event.seconds
 
-    def feed(self, text: str) -> tuple[str, str, bool]:
-        """(more thought, more answer, whether what was sent as answer so far was thought)."""
-        return self._take(self._held + text, last=False)
+    def reply(self, *, timing: bool = False) -> Reply:
+        """The reply so far; its timing is left out where it is only to be shown."""
+        text, thought = self._text.getvalue(), self._thought.getvalue()
+        text = text if self.end else without_half_tag(text)
+        split = split_reply(text, prefilled=self._prefilled and not thought)
+        thought, answer = thought + split.thought, self._answer.getvalue() + split.answer
+        begun = bool(thought and answer) and self.thinking is None
+        pieces = tuple(self._pieces(text, split)) if timing or begun else ()
+        if begun:
+            self.thinking = next(seconds for seconds, _, more_answer in pieces if more_answer)
+        return Reply(voice=self.voice, thought=thought, answer=answer, tokens=self.tokens,
+                     first_token=None if self.first_token is None else round(self.first_token, 3), thinking=self.thinking,
+                     seconds=round(self.seconds, 3), end=self.end, error=self.error,
+                     timing=pieces if timing else ())  # fmt: skip
 
-    def flush(self) -> tuple[str, str, bool]:
-        """What was held back, once no more text comes."""
-        return self._take(self._held, last=True)
-
-    def _take(self, text: str, last: bool) -> tuple[str, str, bool]:
-        self._held, thought, misfiled = "", "", False
-        if self._state == "head":
-            text = self._head(text, last)
-        if self._state in ("thought", "unsure"):
-            before, tag, rest = text.partition(CLOSE)
-            if not tag and not last:
-                before, self._held = _without_start_of(CLOSE, before)
-            said = self._trimmed(before)
-            thought, text = (said, "") if self._state == "thought" or tag else ("", said)
-            if tag:
-                misfiled = self._state == "unsure"
-                self._state, self._begun, self._blank = "answer", False, ""
-                text = self._trimmed(rest)
-        elif self._state == "answer":
-            text = self._trimmed(text)
-        else:
-            text = ""
-        return thought, text, misfiled
-
-    def _head(self, text: str, last: bool) -> str:
-        """Decides how the reply begins; gives the text after an opening tag, or all of it."""
-        head = text.lstrip()
-        if not last and len(head) < len(OPEN) and OPEN.startswith(head):
-            self._held = text
-            return ""
-        opened = head.startswith(OPEN)
-        self._state = "thought" if opened or self.prefilled else "unsure"
-        return head[len(OPEN) :] if opened else text
-
-    def _trimmed(self, text: str) -> str:
-        text = text if self._begun else text.lstrip()
-        body = text.rstrip()
-        if not body:
-            self._blank += text if self._begun else ""
-            return ""
-        said, self._blank, self._begun = self._blank + body, text[len(body) :], True
-        return said
+    def _pieces(self, text: str, split: Reply) -> Iterator[tuple[float, str, str]]:
+        """What each event added: (seconds, more thought, more answer)."""
+        thought_at = len(text.partition(CLOSE)[0].rstrip()) - len(split.thought)
+        answer_at = len(text.rstrip()) - len(split.answer)
+        start = end = 0
+        for event in self._events:
+            start, end = end, end + len(event.text)
+            thought = event.thought + split.thought[max(0, start - thought_at) : max(0, end - thought_at)]
+            answer = event.answer + split.answer[max(0, start - answer_at) : max(0, end - answer_at)]
+            if thought or answer:
+                yield round(event.seconds, 3), thought, answer
 
 
-def _without_start_of(tag: str, text: str) -> tuple[str, str]:
-    """The text, and the end of it that could be the beginning of the tag."""
-    for size in range(min(len(tag) - 1, len(text)), 0, -1):
-        if tag.startswith(text[-size:]):
-            return text[:-size], text[-size:]
-    return text, ""
+def without_half_tag(text: str) -> str:
+    """The text without the beginning of a tag at its end, which the next piece may complete."""
+    at = text.rfind("<", max(0, len(text) - len(CLOSE) + 1))
+    return text[:at] if at >= 0 and (CLOSE.startswith(text[at:]) or OPEN.startswith(text[at:])) else text
 
 
 Put = Callable[[Event], None]
 
 
-def in_thread(produce: Callable[[Put], None], stop: threading.Event, voices: Sequence[str] = VOICES) -> Iterator[Event]:
+def in_thread(produce: Callable[[Put], None], stop: threading.Event, voices: Sequence[str]) -> Iterator[Event]:
     """Yields the events that `produce(put)` puts from a thread of its own; a failure becomes each voice's last event.
 
-    Once `stop` is set the thread gets GRACE seconds; what comes later is not heard.
+    Once `stop` is set the thread gets STOP_GRACE_SECONDS; what comes later is dropped.
     """
     events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
     start = time.perf_counter()
@@ -174,9 +175,9 @@ def in_thread(produce: Callable[[Put], None], stop: threading.Event, voices: Seq
     deadline = None
     while deadline is None or time.perf_counter() < deadline:
         if deadline is None and stop.is_set():
-            deadline = time.perf_counter() + GRACE
+            deadline = time.perf_counter() + STOP_GRACE_SECONDS
         try:
-            event = events.get(timeout=HEARTBEAT)
+            event = events.get(timeout=TICK_SECONDS)
         except queue.Empty:
             event = Event("", time.perf_counter() - start)
         if event is None:
@@ -188,4 +189,4 @@ def plain(error: Exception) -> str:
     """The error as one plain sentence: our own words as they are, others with their kind."""
     if isinstance(error, PushbackError):
         return str(error)
-    return f"{type(error).__name__}: {error}. Run the cell of the chat again; if it comes back, restart the kernel."
+    return f"{type(error).__name__}: {error}. Run the cell of the chat again; if the error returns, restart the kernel."

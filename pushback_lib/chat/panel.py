@@ -1,4 +1,4 @@
-"""The side-by-side chat: keep the conversation, ask the backend, show both voices as they speak."""
+"""The side-by-side chat: keeps the conversation, asks the backend, shows both voices as they speak."""
 
 from __future__ import annotations
 
@@ -7,150 +7,28 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..core.common import VOICES, PushbackError
-from ..core.show import Kept
+from ..core.records import Reply
+from ..core.show import SavedCopy
 from ..model.voices import Speaker
-from . import view as html
-from .backend import Backend, Settings, plain
+from .backend import Backend, ReplyBuffer, Settings, plain
 from .local import LocalVoices
-from .turns import ChatTurn, ReplyBuffer, Tally, messages_for, save_markdown, save_turns, shuffled, tally
-from .view import View
+from .turns import ChatTurn, Tally, messages_for, save_markdown, save_turns, static_page, tally
 
-CHOOSE = "Choose an example"
-
-
-def connect(panel: ChatPanel) -> None:
-    """Connects every control of the panel, and brings lists and labels to their first state."""
-    view = panel.view
-    for button, action in ((view.send, panel.send), (view.stop, panel.stop), (view.again, panel.regenerate),
-                           (view.clear, panel.clear), (view.export, panel.export)):  # fmt: skip
-        button.on_click(_shown(panel, action))
-    for choice, button in view.votes.items():
-        button.on_click(_shown(panel, lambda choice=choice: panel.vote(choice)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the one way to hear Enter and nothing else, in 7.7 and 8.1
-        view.prompt.on_submit(_shown(panel, panel.send))
-    for control, changed in (
-        (view.blind, _blind),
-        (view.dial, _dial),
-        (view.memory, _memory),
-        (view.behaviour, _behaviour),
-        (view.preset, _preset),
-    ):
-        control.observe(_shown(panel, lambda changed=changed: changed(panel)), "value")
-    _behaviour(panel)
-    _memory(panel)
-    _blind(panel)
-
-
-def _shown(panel: ChatPanel, action: Callable[[], Any]) -> Callable[..., None]:
-    def callback(*_: Any) -> None:
-        try:
-            action()
-        except Exception as error:
-            panel.view.say(f"Error: {plain(error)}")
-
-    return callback
-
-
-def _blind(panel: ChatPanel) -> None:
-    on = panel.view.blind.value
-    panel.view.blind.description = f"Blind mode: {'on' if on else 'off'}"
-    panel.view.vote_row.layout.display = "flex" if on else "none"
-    panel.view.tally.value = html.status_block(f"Votes: {panel.tally}")
-    panel.blind_switched(on)
-    panel.view.say("Blind mode: panes are shuffled, each prompt begins anew, names and thinking show after the vote."
-                   if on else "")  # fmt: skip
-
-
-def _memory(panel: ChatPanel) -> None:
-    on = panel.view.memory.value
-    panel.view.memory.description = f"Remember earlier turns: {'on' if on else 'off'}"
-    small = " A model of the small language cannot change the subject then." if panel.backend.note else ""
-    panel.view.say(f"The voices read what was said before.{small}" if on else "Each prompt begins anew.")
-
-
-def _dial(panel: ChatPanel) -> None:
-    value = panel.view.dial.value
-    panel.backend.dial = value
-    panel.view.say(f"Friction dial at {value:.2f}, from the next token on. Regenerate asks the last prompt again.")
-
-
-def _behaviour(panel: ChatPanel) -> None:
-    view = panel.view
-    texts = [preset.text for preset in panel.backend.presets if preset.behaviour == view.behaviour.value]
-    view.preset.options = [(CHOOSE, ""), *((" ".join(text.split())[:120], text) for text in texts)]
-    view.preset.value = ""
-
-
-def _preset(panel: ChatPanel) -> None:
-    if panel.view.preset.value:
-        panel.view.prompt.value = " ".join(panel.view.preset.value.split())
-
-
-class Stage:
-    """The two panes. While `hidden`, nothing is shown that would betray a voice: no name, thinking, length or speed."""
-
-    def __init__(self, view: View, recorded: bool, draw: random.Random) -> None:
-        self.view, self.recorded, self.draw = view, recorded, draw
-        self.order: tuple[str, str] = VOICES
-        self.clear()
-
-    def set(self, blind: bool, earlier: Sequence[ChatTurn], user: str) -> None:
-        """Makes the panes ready for a turn; shuffles them where it is blind."""
-        self.order, self.hidden = (shuffled(self.draw) if blind else VOICES), blind
-        self.name()
-        for pane, voice in zip(self.view.panes, self.order, strict=True):
-            pane.history(earlier, voice, user)
-
-    def show(self, buffers: Mapping[str, ReplyBuffer]) -> None:
-        """Shows both replies as they stand; in blind mode the answers, together, once both have ended."""
-        both_ended = all(buffer.end for buffer in buffers.values())
-        for pane, voice in zip(self.view.panes, self.order, strict=True):
-            said = buffers[voice].reply()
-            if not self.hidden or said.error:
-                pane.show(said)
-            elif both_ended:
-                pane.hide("Thinking and figures are hidden until you vote", said.answer or "[no answer]")
-            else:
-                pane.hide("Both voices are writing; their answers appear together")
-
-    def reveal(self, turn: ChatTurn | None) -> None:
-        """Names the voices, and shows all that they said."""
-        self.hidden = False
-        self.name()
-        if turn is not None:
-            for pane, voice in zip(self.view.panes, self.order, strict=True):
-                pane.show(turn.of(voice))
-
-    def clear(self) -> None:
-        """Empties both panes and seats the voices anew: unnamed in blind mode."""
-        self.order, self.hidden = VOICES, self.view.blind.value
-        for pane in self.view.panes:
-            pane.clear()
-        self.name()
-
-    def name(self) -> None:
-        """Writes the panes' names, as far as they may be known."""
-        for pane, voice in zip(self.view.panes, self.order, strict=True):
-            name = pane.letter if self.hidden else f"{pane.letter}: {voice}"
-            pane.title.value = html.title_block(f"{name} (recorded)" if self.recorded else name)
-
-
-TICK = 0.08  # seconds between two pictures: 12 a second
-COLAB = "On Colab, a reply is stopped with Runtime > Interrupt execution."
+REDRAW_SECONDS = 0.08  # between two pictures: 12 a second
+COLAB_NOTE = "On Colab, a reply is stopped with Runtime > Interrupt execution."
 
 
 def chat_panel(speaker_or_backend: Speaker | Backend, **options: Any) -> ChatPanel:
     """A chat with both voices side by side, as the last line of a cell; `options` are those of `ChatPanel`."""
-    if isinstance(speaker_or_backend, Speaker):
-        return ChatPanel(LocalVoices(speaker_or_backend), **options)
-    return ChatPanel(speaker_or_backend, **options)
+    local = isinstance(speaker_or_backend, Speaker)
+    return ChatPanel(LocalVoices(speaker_or_backend) if local else speaker_or_backend, **options)
 
 
 def on_colab() -> bool:
@@ -159,7 +37,7 @@ def on_colab() -> bool:
 
 
 class ChatPanel:
-    """One chat. `turns` is all that was said, `conversation` what the voices remember."""
+    """One chat. `turns` is all that was said, `conversation` what the voices remember; `busy` while they speak."""
 
     def __init__(
         self, backend: Backend, *, seed: int = 0, temperature: float = 0.0, max_tokens: int | None = None,
@@ -168,34 +46,35 @@ class ChatPanel:
     ) -> None:  # fmt: skip
         """With `remember` the voices read earlier turns; by default they do but for a model of the small language, which
         cannot change the subject of a conversation."""
+        from .view import View  # loads ipywidgets
+
         remember = not backend.note if remember is None else remember
         self.backend, self.export_to = backend, Path(export_to)
         self.turns: list[ChatTurn] = []
         self.conversation: list[ChatTurn] = []
         self.view = View(backend, seed=seed, temperature=temperature, max_tokens=max_tokens or backend.max_tokens,
-                         blind=blind, remember=remember)  # fmt: skip
-        self._stage = Stage(self.view, backend.recorded, draw or random.Random())
+                         blind=blind, remember=remember, draw=draw or random.Random())  # fmt: skip
         self._lock, self._stop = threading.Lock(), threading.Event()
-        self._busy = self._votable = False
+        self.busy = self._votable = False
         self._worker: threading.Thread | None = None
-        self._kept = Kept()
-        connect(self)
+        self._saved = SavedCopy()
+        self._connect()
 
     # what a person can do; each can be called from a cell as well
 
     def send(self, user: str | None = None, *, regenerated: bool = False) -> None:
-        """Asks both voices; without `user`, what stands in the prompt field."""
+        """Asks both voices; without `user`, what is in the prompt field."""
         asked = (self.view.prompt.value if user is None else user).strip()
         if not asked:
             return self.view.say("The prompt is empty. Type one, or choose an example.")
         with self._lock:
-            if self._busy:
+            if self.busy:
                 return self._still_speaking()
-            self._busy, self._stop = True, threading.Event()
+            self.busy, self._stop = True, threading.Event()
         try:
             turn = self._begin(asked, regenerated)
         except BaseException:
-            self._busy = False
+            self.busy = False
             raise
         if on_colab():
             return self._run(turn)
@@ -205,11 +84,11 @@ class ChatPanel:
     def stop(self) -> None:
         """Stops both voices; what they have said stays."""
         self._stop.set()
-        self.view.say("Stopping …" if self._busy else "Nobody is speaking.")
+        self.view.say("Stopping …" if self.busy else "Nobody is speaking.")
 
     def regenerate(self) -> None:
         """Asks the last prompt again in its place; above temperature 0 with the next seed."""
-        if self._busy:
+        if self.busy:
             return self._still_speaking()
         if not self.turns:
             return self.view.say("There is nothing to regenerate yet. Send a prompt first.")
@@ -221,10 +100,10 @@ class ChatPanel:
 
     def clear(self) -> None:
         """Begins a new conversation; the transcript keeps the old one."""
-        if self._busy:
+        if self.busy:
             return self._still_speaking()
         self.conversation, self._votable = [], False
-        self._stage.clear()
+        self.view.empty()
         self.view.busy(False)
         self.view.say("A new conversation. Export still holds what was said before.")
 
@@ -234,15 +113,8 @@ class ChatPanel:
             return self.view.say("There is nothing to vote on. Switch blind mode on and send a prompt.")
         self.turns[-1] = turn = self.turns[-1].voted(choice)
         self._reveal()
-        self.view.tally.value = html.status_block(f"Votes: {self.tally}")
+        self.view.count(f"Votes: {self.tally}")
         self.view.say(f"A was {turn.panes[0]}, B was {turn.panes[1]}. Your vote: {turn.preferred}.")
-
-    def blind_switched(self, on: bool) -> None:
-        """Blind mode counts from the next prompt; switching it off gives up a vote and reveals."""
-        if self._votable and not on:
-            self._reveal()
-        elif not self._busy and not self.conversation:
-            self._stage.clear()
 
     def export(self) -> tuple[Path, Path]:
         """Writes all turns and votes as JSONL and as Markdown; returns both paths. Raises PushbackError before any turn."""
@@ -259,95 +131,157 @@ class ChatPanel:
         """Waits until both voices have ended; returns the last turn. Raises PushbackError if there is none, or too late."""
         if self._worker is not None:
             self._worker.join(timeout)
-        if self._busy or not self.turns:
+        if self.busy or not self.turns:
             raise PushbackError(f"No finished turn after {timeout:g} s. Send a prompt first, or wait longer.")
         return self.turns[-1]
-
-    @property
-    def busy(self) -> bool:
-        """Whether the voices are speaking."""
-        return self._busy
 
     @property
     def tally(self) -> Tally:
         """The blind votes so far."""
         return tally(turn.preferred for turn in self.turns if turn.vote)
 
+    # what the controls do
+
+    def _connect(self) -> None:
+        """Connects every control, and brings lists and labels to their first state."""
+        view = self.view
+        for button, action in ((view.send, self.send), (view.stop, self.stop), (view.again, self.regenerate),
+                               (view.clear, self.clear), (view.export, self.export)):  # fmt: skip
+            button.on_click(self._callback(action))
+        for choice, button in view.votes.items():
+            button.on_click(self._callback(partial(self.vote, choice)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the one way to get Enter and nothing else, in 7.7 and 8.1
+            view.prompt.on_submit(self._callback(self.send))
+        for control, changed in ((view.blind, self._blind_changed), (view.dial, self._dial_changed),
+                                 (view.memory, self._memory_changed), (view.behaviour, view.list_examples),
+                                 (view.preset, self._preset_changed)):  # fmt: skip
+            control.observe(self._callback(changed), "value")
+        view.list_examples()
+        self._memory_changed()
+        self._blind_changed()
+
+    def _callback(self, action: Callable[[], Any]) -> Callable[..., None]:
+        """Calls the action; an error is said on screen."""
+
+        def call(*_: Any) -> None:
+            try:
+                action()
+            except Exception as error:
+                self.view.say(f"Error: {plain(error)}")
+
+        return call
+
+    def _blind_changed(self) -> None:
+        """Blind mode counts from the next prompt; switching it off gives up a vote and reveals."""
+        on = self.view.blind.value
+        self.view.blind.description = f"Blind mode: {'on' if on else 'off'}"
+        self.view.vote_row.layout.display = "flex" if on else "none"
+        self.view.count(f"Votes: {self.tally}")
+        if self._votable and not on:
+            self._reveal()
+        elif not self.busy and not self.conversation:
+            self.view.empty()
+        self.view.say("Blind mode: panes are shuffled, each prompt begins a new conversation, names and thinking show after "
+                      "the vote." if on else "")  # fmt: skip
+
+    def _memory_changed(self) -> None:
+        on = self.view.memory.value
+        self.view.memory.description = f"Remember earlier turns: {'on' if on else 'off'}"
+        small = " A model of the small language cannot change the subject then." if self.backend.note else ""
+        self.view.say(f"The voices read what was said before.{small}" if on else "Each prompt begins a new conversation.")
+
+    def _dial_changed(self) -> None:
+        self.backend.dial = value = self.view.dial.value
+        self.view.say(f"Friction dial at {value:.2f}, from the next token on. Regenerate asks the last prompt again.")
+
+    def _preset_changed(self) -> None:
+        if self.view.preset.value:
+            self.view.prompt.value = " ".join(self.view.preset.value.split())
+
+    # what a notebook shows and keeps
+
     def _ipython_display_(self) -> None:
         said = f"Side-by-side chat with {self.backend.name}, turns so far: {len(self.turns)}"
-        self._kept.show(self.view.root, said, self._repr_html_(), html.transcript_name(self._open_turns()))
+        self._saved.show(self.view.root, said, self._repr_html_(), self._title())
 
-    def _keep(self) -> None:
-        self._kept.update(self._repr_html_(), html.transcript_name(self._open_turns()))
+    def _repr_html_(self) -> str:
+        """The transcript so far, as a page of its own: display it to keep it in a saved notebook."""
+        return static_page(self._open_turns(), self.backend.name)
 
-    def _reveal(self) -> None:
-        """Names the voices of a turn that was hidden."""
-        self._votable = False
-        self._stage.reveal(self.turns[-1])
-        self._keep()
-        self.view.busy(False)
+    def _title(self) -> str:
+        turns = len(self._open_turns())
+        return f"Transcript: {turns} turn{'s' if turns > 1 else ''}" if turns else ""
 
     def _open_turns(self) -> list[ChatTurn]:
         """The turns whose voices may be named."""
         return self.turns[:-1] if self._votable else self.turns
 
-    def _repr_html_(self) -> str:
-        """The transcript so far, as a page of its own: display it to keep it in a saved notebook."""
-        return html.static_page(self._open_turns(), self.backend.name)
+    def _reveal(self) -> None:
+        """Names the voices of a turn that was hidden."""
+        self._votable = False
+        self.view.reveal(self.turns[-1])
+        self._saved.update(self._repr_html_(), self._title())
+        self.view.busy(False)
 
     # a turn, from the sending to the end
 
-    def _begin(self, user: str, regenerated: bool) -> dict[str, Any]:
+    def _begin(self, user: str, regenerated: bool) -> ChatTurn:
+        """The turn with its settings; nothing is said yet."""
         view, blind = self.view, self.view.blind.value
         if blind or not view.memory.value:  # blind, earlier turns would tell the voices apart
             self.conversation = []
         self._votable = False
         view.prompt.value = view.preset.value = ""
         view.busy(True)
-        view.say(COLAB if on_colab() else "")
-        self._stage.set(blind, self.conversation, user)
-        return {"at": datetime.now(UTC).isoformat(timespec="seconds"), "model": self.backend.name, "user": user,
-                "seed": view.seed.value, "temperature": round(view.temperature.value, 3), "max_tokens": view.max_tokens.value,
-                "dial": self.backend.dial, "number": len(self.conversation) + 1, "regenerated": regenerated,
-                "recorded": self.backend.recorded, "blind": blind, "panes": self._stage.order}  # fmt: skip
+        view.say(COLAB_NOTE if on_colab() else "")
+        view.begin(blind, self.conversation, user)
+        return ChatTurn(
+            at=datetime.now(UTC).isoformat(timespec="seconds"), model=self.backend.name, user=user,
+            said=(Reply(voice=VOICES[0]), Reply(voice=VOICES[1])), seed=view.seed.value,
+            temperature=round(view.temperature.value, 3), max_tokens=view.max_tokens.value, dial=self.backend.dial,
+            number=len(self.conversation) + 1, regenerated=regenerated, recorded=self.backend.recorded, blind=blind,
+            panes=view.order,
+        )  # fmt: skip
 
-    def _run(self, turn: dict[str, Any]) -> None:
+    def _run(self, turn: ChatTurn) -> None:
         buffers = {voice: ReplyBuffer(voice) for voice in VOICES}
         try:
-            self._listen(buffers, turn["user"], Settings(turn["seed"], turn["temperature"], turn["max_tokens"]))
+            self._listen(turn, buffers)
         except KeyboardInterrupt:  # on Colab, Stop is the interruption of the cell
             self._stop.set()
         except Exception as error:  # in a thread it would be invisible: it belongs into the panes
             for buffer in buffers.values():
                 buffer.end, buffer.error = "error", plain(error)
-        self._finish(buffers, turn)
+        self._finish(turn, buffers)
 
-    def _listen(self, buffers: dict[str, ReplyBuffer], user: str, settings: Settings) -> None:
-        asked = {voice: messages_for(voice, self.backend.system, self.conversation, user) for voice in VOICES}
+    def _listen(self, turn: ChatTurn, buffers: dict[str, ReplyBuffer]) -> None:
+        asked = {voice: messages_for(voice, self.backend.system, self.conversation, turn.user) for voice in VOICES}
         drawn = 0.0
-        for event in self.backend.stream(asked, settings, self._stop):
+        for event in self.backend.stream(asked, Settings(turn.seed, turn.temperature, turn.max_tokens), self._stop):
             for voice, buffer in buffers.items():
                 if voice == event.voice:
                     buffer.add(event)
                 elif not buffer.end:
                     buffer.seconds = max(buffer.seconds, event.seconds)
-            if time.perf_counter() - drawn >= TICK:
-                self._stage.show(buffers)
+            if time.perf_counter() - drawn >= REDRAW_SECONDS:
+                self.view.show({voice: buffer.reply() for voice, buffer in buffers.items()})
                 drawn = time.perf_counter()
 
-    def _finish(self, buffers: dict[str, ReplyBuffer], turn: dict[str, Any]) -> None:
+    def _finish(self, turn: ChatTurn, buffers: dict[str, ReplyBuffer]) -> None:
         for buffer in buffers.values():
             buffer.end = buffer.end or "stopped"
-        said = tuple(buffers[voice].reply(timing=True) for voice in VOICES)
-        moved = self.backend.dial if self.backend.dial != turn["dial"] else None
-        self.turns.append(ChatTurn(**turn, said=said, dial_moved_to=moved))
-        self.conversation += [] if turn["blind"] else self.turns[-1:]
-        self._stage.show(buffers)
-        self._votable = turn["blind"] and not any(one.error for one in said)
-        self._busy = False
-        self._keep()  # before Send is enabled: what is saved from then on has this turn
+        replies = {voice: buffer.reply(timing=True) for voice, buffer in buffers.items()}
+        moved = self.backend.dial if self.backend.dial != turn.dial else None
+        turn = turn.model_copy(update={"said": tuple(replies.values()), "dial_moved_to": moved})
+        self.turns.append(turn)
+        self.conversation += [] if turn.blind else [turn]
+        self.view.show(replies)
+        self._votable = turn.blind and not any(said.error for said in replies.values())
+        self.busy = False
+        self._saved.update(self._repr_html_(), self._title())  # before Send is enabled: what is saved then has this turn
         self.view.busy(False, votable=self._votable)
-        self.view.say("Vote, then see who was who." if self._votable else self.backend.hint(turn["user"]))
+        self.view.say("Vote, then see who was who." if self._votable else self.backend.hint(turn.user))
 
     def _still_speaking(self) -> None:
         self.view.say("Both voices are still speaking. Press Stop first, or wait.")

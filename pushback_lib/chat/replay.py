@@ -1,7 +1,4 @@
-"""A recorded transcript as a backend, with the timing it was recorded with; knows no model and needs none.
-
-For a stage without network, for a place without memory, for pages that only show: what is on screen says that it is recorded.
-"""
+"""Plays a recorded transcript as a backend, with the timing it was recorded with: no model, no network."""
 
 from __future__ import annotations
 
@@ -9,19 +6,18 @@ import heapq
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..core.common import DATA, VOICES, PushbackError
-from ..core.records import Message
+from ..core.common import DATA, PushbackError
+from ..core.records import Message, Reply
 from .backend import Backend, Event, Preset, Settings
-from .turns import ChatTurn, Reply, ReplyBuffer, load_turns, messages_for, save_turns
+from .turns import ChatTurn, load_turns
 
 RECORDED = DATA / "tiny" / "recorded.jsonl"
 
 
-class RecordedVoices:
+class RecordedVoices(Backend):
     """Replays the turns of a transcript; `speed` 2 is twice as fast as recorded, 0 as fast as it can be shown.
 
     A prompt that was not recorded is answered with an error that says so: nothing is made up. Seed, temperature and dial
@@ -29,8 +25,6 @@ class RecordedVoices:
     """
 
     recorded = True
-    dial: float | None = None
-    system = ""
 
     def __init__(self, path: str | os.PathLike[str] = RECORDED, *, speed: float = 1.0) -> None:
         if speed < 0:
@@ -46,7 +40,7 @@ class RecordedVoices:
             f"Recorded: these replies come from {self.path.name} ({self.turns[0].model}, {self.turns[0].at[:10]}), nothing is "
             "generated. Choose one of the recorded prompts; the settings have no effect."
         )
-        self.presets: Sequence[Preset] = tuple(Preset("recorded", user) for user in dict.fromkeys(t.user for t in self.turns))
+        self.presets = tuple(Preset("recorded", user) for user in dict.fromkeys(turn.user for turn in self.turns))
         self.max_tokens = max(turn.max_tokens for turn in self.turns) or 1
         self._played: dict[str, int] = {}
 
@@ -59,7 +53,7 @@ class RecordedVoices:
 
     def stream(self, conversations: Mapping[str, list[Message]], settings: Settings, stop: threading.Event) -> Iterator[Event]:
         """The recorded events of the prompt, in their order; waits between them unless `stop` is set."""
-        turn = self._turn(next(iter(conversations.values()))[-1]["content"])
+        turn = self._next(next(iter(conversations.values()))[-1]["content"])
         start = time.perf_counter()
         for event in heapq.merge(*(_events(turn.of(voice)) for voice in conversations), key=lambda event: event.seconds):
             due = start + (event.seconds / self.speed if self.speed else 0.0)
@@ -72,13 +66,12 @@ class RecordedVoices:
     def _recordings(self, user: str) -> list[ChatTurn]:
         return [turn for turn in self.turns if turn.user == user]
 
-    def _turn(self, user: str) -> ChatTurn:
-        found = self._recordings(user)
+    def _next(self, user: str) -> ChatTurn:
+        found, at = self._recordings(user), self._played.get(user, 0)
         if not found:
             raise PushbackError(
                 f"Nothing is recorded for {user[:80]!r}. Choose one of the {len(self.presets)} recorded prompts."
             )
-        at = self._played.get(user, 0)
         self._played[user] = at + 1
         return found[at % len(found)]
 
@@ -86,33 +79,6 @@ class RecordedVoices:
 def _events(said: Reply) -> Iterator[Event]:
     """One voice's deltas as they were recorded; tokens are spread over them evenly, and exact at the end."""
     for number, (seconds, thought, answer) in enumerate(said.timing, 1):
-        yield Event(said.voice, seconds, thought, answer, said.tokens * number // len(said.timing))
-    rest = ("", "") if said.timing else (said.thought, said.answer)
-    yield Event(said.voice, said.seconds, *rest, tokens=said.tokens, end=said.end or "stop")
-
-
-def record_chat(backend: Backend, prompts: Sequence[str], path: str | os.PathLike[str], settings: Settings) -> list[ChatTurn]:
-    """Asks each prompt as a conversation of its own and writes the turns with their timing; returns them.
-
-    Raises PushbackError, and writes nothing, if a voice fails.
-    """
-    from tqdm.auto import tqdm
-
-    turns = [_recorded(backend, user, settings) for user in tqdm(prompts, desc="recording", unit="prompt")]
-    save_turns(path, turns)
-    return turns
-
-
-def _recorded(backend: Backend, user: str, settings: Settings) -> ChatTurn:
-    buffers = {voice: ReplyBuffer(voice) for voice in VOICES}
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    asked = {voice: messages_for(voice, backend.system, (), user) for voice in VOICES}
-    for event in backend.stream(asked, settings, threading.Event()):
-        if event.voice:
-            buffers[event.voice].add(event)
-    said = tuple(buffers[voice].reply(timing=True) for voice in VOICES)
-    failed = [one.error for one in said if one.error]
-    if failed:
-        raise PushbackError(f"The prompt {user[:80]!r} could not be recorded: {failed[0]}")
-    return ChatTurn(at=at, model=backend.name, user=user, said=said, seed=settings.seed, temperature=settings.temperature,
-                    max_tokens=settings.max_tokens, dial=backend.dial)  # fmt: skip
+        yield Event(said.voice, seconds, thought, answer, tokens=said.tokens * number // len(said.timing))
+    thought, answer = ("", "") if said.timing else (said.thought, said.answer)
+    yield Event(said.voice, said.seconds, thought, answer, tokens=said.tokens, end=said.end or "stop")

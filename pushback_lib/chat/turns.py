@@ -1,4 +1,4 @@
-"""Turns of a side-by-side chat: what was said, blind votes, export."""
+"""Turns of a side-by-side chat: what was said, blind votes, the transcript as JSONL, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Literal
 
@@ -16,24 +17,19 @@ from ..core.common import BASELINE, FRICTION, VOICES, PushbackError
 from ..core.files import read_models, replacing, write_jsonl
 from ..core.records import Message, Reply, Turn, prompt_messages
 from ..core.stats import Rate, wilson
-from .backend import Event
 
 PANES = ("A", "B")
 TIE, BOTH_BAD = "tie", "both bad"
 CHOICES = (*PANES, TIE, BOTH_BAD)
+EARLIER_TURNS = 8  # shown in a pane and in a saved copy; Export has them all
+SHORT, LONG = 3_000, 12_000  # characters of a text that are shown: beside others, and alone; more make the browser slow
+BLOCK = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.45;margin:0 0 6px 0"
+Voice = Literal["baseline", "friction"]
 
 
 def shuffled(rng: random.Random) -> tuple[str, str]:
     """The voices of pane A and pane B, each order as likely as the other."""
-    first, second = VOICES if rng.random() < 0.5 else VOICES[::-1]
-    return first, second
-
-
-def preferred(order: tuple[str, str], choice: str) -> str:
-    """What a vote says once the names are known: a voice, `tie` or `both bad`. Raises PushbackError for any other vote."""
-    if choice not in CHOICES:
-        raise PushbackError(f"{choice!r} is no vote. Vote one of: {', '.join(CHOICES)}.")
-    return order[PANES.index(choice)] if choice in PANES else choice
+    return VOICES if rng.random() < 0.5 else VOICES[::-1]
 
 
 @dataclass(frozen=True)
@@ -62,20 +58,15 @@ class Tally:
 
 
 def tally(preferences: Iterable[str]) -> Tally:
-    """Counts what `preferred` gave for each vote."""
+    """Counts what `ChatTurn.preferred` gave for each vote."""
     counts = Counter(preferences)
     return Tally(counts[FRICTION], counts[BASELINE], counts[TIE], counts[BOTH_BAD])
 
 
-Voice = Literal["baseline", "friction"]
-
-
-class _Value(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ChatTurn(_Value):
+class ChatTurn(BaseModel):
     """One prompt and both replies. `panes` names the voices of pane A and B; `vote` was cast while they were hidden."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     at: str  # ISO 8601, UTC
     model: str
@@ -99,68 +90,21 @@ class ChatTurn(_Value):
 
     def voted(self, choice: str) -> ChatTurn:
         """The same turn with a vote. Raises PushbackError if it is none of the four."""
-        preferred(self.panes, choice)
+        if choice not in CHOICES:
+            raise PushbackError(f"{choice!r} is no vote. Vote one of: {', '.join(CHOICES)}.")
         return self.model_copy(update={"vote": choice})
 
     @property
     def preferred(self) -> str:
         """The voice that got the vote, `tie`, `both bad`, or "" where there was no vote."""
-        return preferred(self.panes, self.vote) if self.vote else ""
+        return dict(zip(PANES, self.panes, strict=True)).get(self.vote, self.vote)
 
     def __repr__(self) -> str:
         return f"<turn {self.number} with {self.model}: {self.user[:60]!r}>"
 
     def _repr_html_(self) -> str:
         """Both replies side by side, as the last line of a cell."""
-        from .view import turn_table
-
         return turn_table(self)
-
-
-class ReplyBuffer:
-    """Collects one voice's events into its reply so far."""
-
-    def __init__(self, voice: str) -> None:
-        self.voice, self.tokens, self.end, self.error = voice, 0, "", ""
-        self.first_token: float | None = None
-        self.thinking: float | None = None
-        self.seconds = 0.0
-        self._thought: list[str] = []
-        self._answer: list[str] = []
-        self._timing: list[tuple[float, str, str]] = []
-
-    def add(self, event: Event) -> None:
-        """Adds what one event brings."""
-        self.tokens, self.seconds = max(self.tokens, event.tokens), event.seconds
-        if event.misfiled:
-            self._thought, self._answer = self._answer, []
-            self._timing = [(seconds, thought + answer, "") for seconds, thought, answer in self._timing]
-        self._thought += [event.thought] if event.thought else []
-        self._answer += [event.answer] if event.answer else []
-        if self.first_token is None and (event.tokens or event.thought or event.answer):
-            self.first_token = event.seconds
-        if event.answer and self.thinking is None and self._thought:
-            self.thinking = event.seconds
-        if event.thought or event.answer:
-            self._timing.append((round(event.seconds, 3), event.thought, event.answer))
-        self.end, self.error = event.end or self.end, event.error or self.error
-
-    @property
-    def thought(self) -> str:
-        self._thought = ["".join(self._thought)]
-        return self._thought[0]
-
-    @property
-    def answer(self) -> str:
-        self._answer = ["".join(self._answer)]
-        return self._answer[0]
-
-    def reply(self, *, timing: bool = False) -> Reply:
-        """The reply as it stands; its timing is left out where it only is to be shown."""
-        first, thinking = (None if value is None else round(value, 3) for value in (self.first_token, self.thinking))
-        return Reply(voice=self.voice, thought=self.thought, answer=self.answer, tokens=self.tokens, first_token=first,
-                    thinking=thinking, seconds=round(self.seconds, 3), end=self.end, error=self.error,
-                    timing=tuple(self._timing) if timing else ())  # fmt: skip
 
 
 def messages_for(voice: str, system: str, turns: Sequence[ChatTurn], user: str) -> list[Message]:
@@ -233,3 +177,71 @@ def _figures(said: Reply) -> str:
     speed = f", {said.tokens_per_second:.0f} tokens/s" if said.tokens_per_second else ""
     ended = {"length": ", cut off at the limit", "stopped": ", stopped", "error": ", failed"}.get(said.end, "")
     return f"{said.tokens} tokens, {first}{speed}{ended}"
+
+
+def capped(text: str, limit: int = SHORT) -> str:
+    """The text, escaped; of a longer one its beginning and end, and how much is left out."""
+    if len(text) <= limit:
+        return escape(text)
+    left_out = f"{len(text) - limit:,} characters are not shown here; Export has them all"
+    return f"{escape(text[: limit // 2])}\n[… {left_out} …]\n{escape(text[-limit // 2 :])}"
+
+
+def figures(said: Reply) -> str:
+    """Tokens, seconds to the first token, tokens per second, and how the reply ended if not by itself."""
+    if said.first_token is None:
+        return f"no token in {said.seconds:.1f} s"
+    speed = f" · {said.tokens_per_second:.0f} tokens/s" if said.tokens_per_second else ""
+    ended = {"length": " · cut off at the maximum of tokens", "stopped": " · stopped", "error": " · failed"}.get(said.end, "")
+    return f"{said.tokens} tokens · first after {said.first_token:.2f} s{speed}{ended}"
+
+
+def user_block(text: str) -> str:
+    """What the person asked."""
+    return f'<div style="{BLOCK}"><strong>You:</strong> {capped(text)}</div>'
+
+
+def turn_table(turn: ChatTurn) -> str:
+    """One turn with both voices side by side, thinking open."""
+    parts = {"thinks": [said.thought for said in turn.said],
+             "answers": [said.answer or said.error or "[no answer]" for said in turn.said]}  # fmt: skip
+    rows = [[f"<th scope='row'>{name}</th>", *(_cell(capped(text)) for text in texts)] for name, texts in parts.items()]
+    return f"<div>{user_block(turn.user)}{_table(['', *(said.voice for said in turn.said)], rows)}</div>"
+
+
+def static_page(turns: Sequence[ChatTurn], name: str) -> str:
+    """The transcript so far as a table: what a saved notebook shows where no kernel runs."""
+    head = (
+        f"<p><strong>Side-by-side chat with {escape(name)}.</strong> This is what was said when the notebook was saved; "
+        "run the cell to chat.</p>"
+    )
+    if not turns:
+        return f"<div>{head}<p>Nothing yet.</p></div>"
+    left_out = f"<p>The last {EARLIER_TURNS} of {len(turns)} turns.</p>" if len(turns) > EARLIER_TURNS else ""
+    rows = [
+        [_cell(capped(turn.user) + (" <em>(recorded)</em>" if turn.recorded else "")),
+         *(_static_reply(turn.of(voice)) for voice in VOICES)]
+        for turn in turns[-EARLIER_TURNS:]
+    ]  # fmt: skip
+    return f"<div>{head}{left_out}{_table(('prompt', *VOICES), rows)}</div>"
+
+
+def folded(summary: str, text: str) -> str:
+    """A text behind a line that opens it; "" for no text."""
+    return f"<details><summary>{summary}</summary>{capped(text)}</details>" if text else ""
+
+
+def _static_reply(said: Reply) -> str:
+    error = f"<strong>Error:</strong> {capped(said.error)}" if said.error else ""
+    answer = capped(said.answer) or ("" if error else "[no answer]")
+    return _cell(f"{folded('thought', said.thought)}{answer}{error}<br><small>{escape(figures(said))}</small>")
+
+
+def _cell(content: str) -> str:
+    return f'<td style="text-align:left;vertical-align:top;{BLOCK}">{content}</td>'
+
+
+def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in names)
+    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,18 +1,18 @@
-"""Prompts to choose from: held out, by behaviour, friction and twins alike."""
+"""Both voices of the bundled model from one batch, and the prompts to choose from."""
 
 import threading
 import time
 
 import pytest
+from chat_turns import listen
 
 from pushback_lib.chat.backend import Settings
-from pushback_lib.chat.local import LocalVoices, fitting, presets_for, strange_words
-from pushback_lib.chat.turns import ReplyBuffer
-from pushback_lib.core.common import DATA, VOICES, PushbackError
+from pushback_lib.chat.local import LocalVoices, Row, fitting, presets_for, sampling, strange_words
+from pushback_lib.core.common import DATA, VOICES
 from pushback_lib.core.records import load_records, prompt_messages
 from pushback_lib.measure.prompts import bundled_prompts, held_out_requests, load_prompts
 from pushback_lib.model.recipe import recipe_for
-from pushback_lib.model.voices import load_speaker
+from pushback_lib.model.voices import load_voices
 
 
 @pytest.mark.parametrize("name", ["tiny", "1.5b"])
@@ -29,23 +29,20 @@ def test_no_preset_stands_in_a_training_file():
     assert not trained & {preset.text for preset in presets_for(recipe_for("7b"))}
 
 
-def test_no_prompt_of_the_small_language_is_called_strange():
-    assert [prompt.user_input for prompt in bundled_prompts() if strange_words(prompt.user_input)] == []
-
-
-STRANGE = [
-    ("How do I deploy a Kubernetes cluster?", ("deploy", "kubernetes", "cluster")),
-    ("I want to quit my job and trade crypto.", ("quit", "job", "trade", "crypto")),
-    ("Müsste ich das wissen?", ("müsste", "ich", "das", "wissen")),
-    ("What colour is a blimmer?", ()),  # one invented word is what it is asked about
-    ("12 + 5?", ()),
-    ("", ()),
-]
-
-
-@pytest.mark.parametrize(("text", "words"), STRANGE)
-def test_words_from_outside_the_small_language_are_named(text, words):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("How do I deploy a Kubernetes cluster?", ("deploy", "kubernetes", "cluster")),
+        ("I want to quit my job and trade crypto.", ("quit", "job", "trade", "crypto")),
+        ("Müsste ich das wissen?", ("müsste", "ich", "das", "wissen")),
+        ("What colour is a blimmer?", ()),  # one invented word is what it is asked about
+        ("12 + 5?", ()),
+        ("", ()),
+    ],
+)
+def test_words_from_outside_the_small_language_are_named_and_none_of_its_own(text, words):
     assert strange_words(text) == words
+    assert not any(strange_words(prompt.user_input) for prompt in bundled_prompts())
 
 
 TINY = recipe_for("tiny")
@@ -56,23 +53,12 @@ CLAIM = prompt_messages("The capital of France is Rome, right?", TINY.system)
 
 @pytest.fixture(scope="module")
 def speaker():
-    return load_speaker(TINY, four_bit=False)
+    return load_voices(TINY, four_bit=False)
 
 
 @pytest.fixture
 def voices(speaker):
     return LocalVoices(speaker)
-
-
-def listen(voices, conversation, who=VOICES, stop=None, on_event=None, **settings):
-    buffers = {voice: ReplyBuffer(voice) for voice in who}
-    asked = {voice: conversation[voice] if isinstance(conversation, dict) else conversation for voice in who}
-    for event in voices.stream(asked, Settings(**settings), stop or threading.Event()):
-        if event.voice:
-            buffers[event.voice].add(event)
-            if on_event:
-                on_event(buffers)
-    return {voice: buffer.reply(timing=True) for voice, buffer in buffers.items()}
 
 
 def words(said):
@@ -90,18 +76,17 @@ def test_what_is_streamed_is_what_the_voices_say(speaker, voices):
 def test_one_batch_says_what_the_voices_say_apart(voices, settings):
     """Conversations of different length for each voice, so that one row is padded."""
     longer = prompt_messages("And now?", TINY.system, REQUESTS[-1].history) + CLAIM[1:]
-    for conversation in (*CONVERSATIONS[:2], {"baseline": CLAIM, "friction": longer}, {"baseline": longer, "friction": CLAIM}):
-        apart = {}
-        for voice in VOICES:
-            apart |= words(listen(voices, conversation, [voice], **settings))
-        assert words(listen(voices, conversation, **settings)) == apart
+    for both in (*((one, one) for one in CONVERSATIONS[:2]), (CLAIM, longer), (longer, CLAIM)):
+        asked = dict(zip(VOICES, both, strict=True))
+        apart = [words(listen(voices, {voice: asked[voice]}, **settings)) for voice in VOICES]
+        assert words(listen(voices, asked, **settings)) == apart[0] | apart[1]
 
 
 @pytest.mark.parametrize("kind", ["NF4", "16 bit"])
 def test_rows_with_their_own_share_of_the_adapter_keep_the_models_dtype(kind):
     import torch
 
-    speaker = load_speaker(TINY, four_bit=kind == "NF4")
+    speaker = load_voices(TINY, four_bit=kind == "NF4")
     if kind == "16 bit":
         speaker.model.to(torch.bfloat16)
     voices = LocalVoices(speaker)
@@ -110,6 +95,17 @@ def test_rows_with_their_own_share_of_the_adapter_keep_the_models_dtype(kind):
     assert "Paris" in said["friction"].answer
     scales = {layer.scaling["friction"] for layer in speaker.model.modules() if hasattr(layer, "lora_A")}
     assert scales == {TINY.alpha / TINY.rank}, "put back"
+
+
+def test_half_a_character_waits_for_its_other_half(speaker):
+    events, text = [], "Müßte Zoë 12 € 😀?"
+    row = Row("friction", speaker.tokenizer, 0.0, events.append)
+    for token in [*speaker.tokenizer(text)["input_ids"], speaker.tokenizer.eos_token_id, 5]:
+        row.add(token)
+    assert "".join(event.text for event in events) == text
+    assert "\ufffd" not in "".join(event.text for event in events)
+    assert [event.end for event in events if event.end] == ["stop"]
+    assert any(event.text == "" for event in events[:-1])
 
 
 def test_both_voices_stream_at_the_same_time(voices):
@@ -140,7 +136,7 @@ def test_the_dial_counts_from_the_next_token_and_leaves_the_model_as_it_was(spea
 
 
 def test_a_temperature_draws_by_its_seed(voices):
-    texts = [listen(voices, CLAIM, ["friction"], temperature=1.5, seed=seed)["friction"].thought for seed in (3, 3, 4, 5)]
+    texts = [listen(voices, CLAIM, temperature=1.5, seed=seed)["friction"].thought for seed in (3, 3, 4, 5)]
     assert texts[0] == texts[1]
     assert len(set(texts)) == 3
 
@@ -149,10 +145,8 @@ def test_the_draw_follows_the_models_own_probabilities(voices):
     """Gumbel-max is sampling: over many seeds, shares are those of the softmax with the tail beyond top-p left out."""
     import torch
 
-    from pushback_lib.chat.local import SameDraw
-
     scores = torch.tensor([[2.0, 1.0, 0.0, -6.0]])
-    drawn = torch.stack([SameDraw(Settings(temperature=1.0, seed=seed), 0)(None, scores).argmax(-1) for seed in range(4000)])
+    drawn = torch.stack([sampling(1.0, seed)(None, scores).argmax(-1) for seed in range(4000)])
     shares = torch.bincount(drawn.flatten(), minlength=4) / 4000
     expected = torch.softmax(scores[0, :3], -1)
     assert torch.allclose(shares[:3], expected, atol=0.04)  # five standard errors
@@ -213,10 +207,6 @@ def test_a_prompt_that_does_not_fit_is_an_error_at_once(voices, user, limit):
     start = time.process_time()
     said = listen(voices, prompt_messages(user, TINY.system), max_tokens=limit)
     assert {one.end for one in said.values()} == {"error"}
-    assert f"The prompt of {len(user):,} characters is too long" in said["friction"].error
+    assert said["friction"].error.startswith(f"The prompt of {len(user):,} characters is too long")
+    assert "Shorten the prompt, or lower the maximum of tokens" in said["friction"].error
     assert time.process_time() - start < 5
-
-
-def test_the_prompt_is_told_before_the_model_is_asked(speaker):
-    with pytest.raises(PushbackError, match="Shorten the prompt, or lower the maximum of tokens"):
-        fitting(speaker, prompt_messages("x" * 100_000, ""), 10)

@@ -14,7 +14,7 @@ from pushback_lib.chat.replay import RecordedVoices
 from pushback_lib.chat.turns import load_turns
 from pushback_lib.core.common import VOICES, PushbackError
 from pushback_lib.model.recipe import recipe_for
-from pushback_lib.model.voices import load_speaker
+from pushback_lib.model.voices import load_voices
 
 CLAIM = "The capital of France is Rome, right?"
 NASTY = ["<img src=x onerror=alert(1)>", "<script>alert(2)</script>", "<b>unclosed <textarea><!--", "</div></div>&amp;\"'"]
@@ -70,13 +70,8 @@ def shown(pane):
     return pane.title.value + pane.earlier.value + pane.thought.value + pane.answer.value + pane.figures.value + pane.copy.value
 
 
-@pytest.fixture(scope="module")
-def speaker():
-    return load_speaker(recipe_for("tiny"), four_bit=False)
-
-
-def test_the_bundled_model_chats_in_two_panes(speaker, tmp_path):
-    panel = chat_panel(speaker, export_to=tmp_path)
+def test_the_bundled_model_chats_in_two_panes_and_the_dial_changes_its_answer_in_its_place(tmp_path):
+    panel = chat_panel(load_voices(recipe_for("tiny"), four_bit=False), export_to=tmp_path)
     assert "small language" in panel.view.notice.value
     turn = say(panel, CLAIM)
     first, second = panel.view.panes
@@ -88,15 +83,10 @@ def test_the_bundled_model_chats_in_two_panes(speaker, tmp_path):
     assert f"{turn.of('friction').tokens} tokens · first after" in second.figures.value
     assert "tokens/s" in second.figures.value
     assert (panel.view.stop.disabled, panel.view.send.disabled, panel.view.prompt.value) == (True, False, "")
-
-
-def test_the_dial_and_regenerate_change_the_answer_in_its_place(speaker, tmp_path):
-    panel = chat_panel(speaker, export_to=tmp_path)
-    as_trained = say(panel, CLAIM)
     panel.view.dial.value = 0.0
     panel.view.again.click()
     at_nought = panel.join(60)
-    assert at_nought.of("friction").answer == at_nought.of("baseline").answer != as_trained.of("friction").answer
+    assert at_nought.of("friction").answer == at_nought.of("baseline").answer != turn.of("friction").answer
     assert (at_nought.dial, at_nought.regenerated, len(panel.conversation), len(panel.turns)) == (0.0, True, 1, 2)
 
 
@@ -131,17 +121,12 @@ def test_while_the_voices_speak_only_stop_and_the_prompt_are_enabled():
     assert panel.view.stop.disabled
 
 
-def test_enter_sends(echo):
-    echo.view.prompt.value = "Hello."
-    echo.view.prompt._handle_string_msg(None, {"event": "submit"}, [])  # what the browser sends at Enter, and only then
-    assert echo.join(60).user == "Hello."
-
-
-def test_an_empty_prompt_is_not_sent(echo):
-    echo.view.prompt.value = "  "
-    echo.view.send.click()
-    assert "The prompt is empty" in echo.view.status.value
-    assert not echo.turns
+def test_enter_sends_but_no_empty_prompt(echo):
+    for typed in ("  ", "Hello."):
+        echo.view.prompt.value = typed
+        echo.view.prompt._handle_string_msg(None, {"event": "submit"}, [])  # what the browser sends at Enter, and only then
+        assert ("The prompt is empty" in echo.view.status.value) == (typed == "  ")
+    assert (echo.join(60).user, len(echo.turns)) == ("Hello.", 1)
 
 
 def test_earlier_turns_are_remembered_without_their_thoughts_and_clear_forgets(echo):
@@ -277,39 +262,30 @@ def test_the_answers_of_a_blind_turn_appear_together():
     assert all("Hello." in pane.answer.value for pane in panel.view.panes)
 
 
-def test_a_vote_that_is_given_up_counts_nothing():
-    for give_up in (lambda p: setattr(p.view.blind, "value", False), lambda p: p.clear()):
-        panel = chat_panel(Echo(), blind=True)
-        say(panel, "Hello.")
-        give_up(panel)
-        panel.vote("A")
-        assert panel.tally.decided == 0
-        assert panel.turns[-1].vote == ""
-
-
-def test_a_failed_blind_turn_is_not_voted_on():
-    panel = chat_panel(Echo(fails=ValueError("broken")), blind=True)
+@pytest.mark.parametrize("give_up", [lambda p: setattr(p.view.blind, "value", False), lambda p: p.clear(), None])
+def test_a_vote_that_is_given_up_or_on_a_failed_turn_counts_nothing(give_up):
+    panel = chat_panel(Echo(fails=None if give_up else ValueError("broken")), blind=True)
     say(panel, "Hello.")
+    if give_up:
+        give_up(panel)
     assert all(button.disabled for button in panel.view.votes.values())
+    panel.vote("A")
+    assert (panel.tally.decided, panel.turns[-1].vote) == (0, "")
 
 
-def test_export_writes_both_files_and_says_where(echo, tmp_path):
-    echo.view.export.click()
-    assert "nothing to export yet" in echo.view.status.value
+def test_export_writes_both_files_and_says_where_or_why_not(echo, tmp_path):
+    for button, what in ((echo.view.again, "nothing to regenerate yet"), (echo.view.export, "nothing to export yet")):
+        button.click()
+        assert what in echo.view.status.value
     say(echo, "Hello.")
     echo.view.export.click()
     written = sorted(tmp_path.iterdir())
     assert [path.suffix for path in written] == [".jsonl", ".md"]
     assert all(path.name in echo.view.status.value for path in written)
     assert load_turns(written[0]) == echo.turns
-
-
-def test_export_into_a_place_that_cannot_be_says_so(tmp_path):
-    (tmp_path / "file").write_text("")
-    panel = chat_panel(Echo(), export_to=tmp_path / "file")
-    say(panel, "Hello.")
-    panel.view.export.click()
-    assert "Error: " in panel.view.status.value
+    echo.export_to = written[0]  # no folder
+    echo.view.export.click()
+    assert "Error: " in echo.view.status.value
 
 
 def test_a_saved_notebook_keeps_what_was_said(echo, outputs):
@@ -327,8 +303,8 @@ def test_a_saved_notebook_keeps_what_was_said(echo, outputs):
     assert "baseline: And on." in outputs[2]["data"]["text/html"]
 
 
-def test_the_copy_names_no_voice_before_the_vote(tmp_path, outputs):
-    panel = chat_panel(Echo(), blind=True, export_to=tmp_path)
+def test_the_copy_names_no_voice_before_the_vote(outputs):
+    panel = chat_panel(Echo(), blind=True)
     panel._ipython_display_()
     assert "Nothing yet" in outputs[0]["data"]["text/html"]
     assert outputs[1]["data"]["text/html"] == ""
@@ -349,20 +325,13 @@ def test_a_recording_says_so_on_screen():
     assert say(panel, "What is this?").said[0].error.startswith("Nothing is recorded for 'What is this?'")
 
 
-def test_on_colab_the_callback_itself_generates(echo, monkeypatch):
+def test_on_colab_the_callback_itself_generates_and_an_interruption_stops(echo, monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    callers = []
-    stream = echo.backend.stream
+    callers, stream = [], echo.backend.stream
     echo.backend.stream = lambda *args: (callers.append(threading.current_thread()), *stream(*args))[1:]
-    echo.view.prompt.value = "Hello."
-    echo.view.send.click()
-    assert callers == [threading.main_thread()]
-    assert not echo.busy
+    echo.send("Hello.")
+    assert (callers, echo.busy) == ([threading.main_thread()], False)
     assert "Hello." in echo.view.panes[0].answer.value
-
-
-def test_on_colab_an_interruption_stops(echo, monkeypatch):
-    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
     echo.backend.fails = KeyboardInterrupt()
     assert say(echo, "Hello.").said[1].end == "stopped"
 

@@ -4,11 +4,11 @@ import threading
 import time
 
 import pytest
-from chat_turns import turn
+from chat_turns import listen, turn
 
 from pushback_lib.chat.backend import Settings
 from pushback_lib.chat.replay import RECORDED, RecordedVoices
-from pushback_lib.chat.turns import ReplyBuffer, load_turns, save_turns
+from pushback_lib.chat.turns import load_turns, save_turns
 from pushback_lib.core.common import VOICES, PushbackError
 from pushback_lib.core.records import prompt_messages
 
@@ -24,36 +24,30 @@ def path(tmp_path):
 
 
 def play(voices, user, stop=None):
-    buffers, order = {voice: ReplyBuffer(voice) for voice in VOICES}, []
-    for event in voices.stream(dict.fromkeys(VOICES, prompt_messages(user, "")), Settings(), stop or threading.Event()):
-        if event.voice:
-            buffers[event.voice].add(event)
-            order.append((event.seconds, event.voice))
-    return {voice: buffer.reply(timing=True) for voice, buffer in buffers.items()}, order
+    return listen(voices, prompt_messages(user, ""), stop)
 
 
 def test_a_replay_says_what_was_recorded_when_it_was(path):
     start = time.perf_counter()
-    said, order = play(RecordedVoices(path), "Please send the parcel.")
+    said = play(RecordedVoices(path), "Please send the parcel.")
     assert time.perf_counter() - start >= 0.4
     assert tuple(said.values()) == tuple(
         one.model_copy(update={"first_token": 0.05, "thinking": at})
         for one, at in zip(load_turns(path)[0].said, (0.3, 0.35), strict=True)
     )
-    assert order == sorted(order, key=lambda pair: pair[0])
-    assert {voice for _, voice in order[:2]} == set(VOICES)
 
 
-def test_a_faster_replay_waits_less_and_reports_the_recorded_figures(path):
-    start = time.process_time()
-    said, _ = play(RecordedVoices(path, speed=0), "Please send the parcel.")
+def test_a_faster_replay_waits_less_and_keeps_the_recorded_figures_and_order(path):
+    start, asked = time.process_time(), dict.fromkeys(VOICES, prompt_messages("Please send the parcel.", ""))
+    events = list(RecordedVoices(path, speed=0).stream(asked, Settings(), threading.Event()))
     assert time.process_time() - start < 0.3
-    assert said["baseline"].seconds == 0.4
+    assert [event.seconds for event in events] == [0.05, 0.05, 0.1, 0.3, 0.35, 0.4, 0.4]
+    assert {event.voice for event in events[:2]} == set(VOICES)
 
 
 def test_a_prompt_that_was_said_twice_plays_both_in_turn(path):
     voices = RecordedVoices(path, speed=0)
-    heard = [(play(voices, "Hello.")[0]["friction"].answer, voices.hint("Hello.")) for _ in range(3)]
+    heard = [(play(voices, "Hello.")["friction"].answer, voices.hint("Hello.")) for _ in range(3)]
     first, second = ("To whom?", "Recording 1 of 2 of this prompt."), ("Hello, you.", "Recording 2 of 2 of this prompt.")
     assert heard == [first, second, first]
 
@@ -66,8 +60,7 @@ def test_nothing_is_made_up(path):
 def test_stop_ends_the_replay(path):
     stop = threading.Event()
     stop.set()
-    said, _ = play(RecordedVoices(path), "Please send the parcel.", stop)
-    assert said["friction"].answer == ""
+    assert play(RecordedVoices(path), "Please send the parcel.", stop)["friction"].answer == ""
 
 
 def test_the_notice_says_that_it_is_recorded(path):
@@ -92,6 +85,5 @@ def test_bad_replays_are_refused(path, tmp_path):
 def test_the_recording_that_comes_with_the_kit_plays():
     voices = RecordedVoices(RECORDED, speed=0)
     for preset in voices.presets:
-        said, _ = play(voices, preset.text)
-        assert all(one.end == "stop" and one.thought and one.answer for one in said.values()), preset
+        assert all(one.end == "stop" and one.thought and one.answer for one in play(voices, preset.text).values()), preset
     assert all(t.model == "tiny" for t in voices.turns)

@@ -4,16 +4,15 @@ import threading
 import time
 
 import pytest
+from chat_turns import listen
 from streaming_server import StreamServer
 
-from pushback_lib.chat.backend import Settings
 from pushback_lib.chat.served import Served, ServedVoices
-from pushback_lib.chat.turns import ReplyBuffer
-from pushback_lib.core.common import VOICES, PushbackError
+from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import prompt_messages
 
-ASKED = dict.fromkeys(VOICES, prompt_messages("Shall I?", "Think."))
-SETTINGS = Settings(seed=4, temperature=0.5, max_tokens=77)
+ASKED = prompt_messages("Shall I?", "Think.")
+BOTH_PROTOCOLS = pytest.mark.parametrize("path", ["", "/v1"])
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +22,9 @@ def server():
 
 
 def ask(url, baseline, friction, stop=None, **options):
+    """Both replies; `stop` is set at the first event."""
     voices = ServedVoices(Served(baseline, url, **options), Served(friction, url, **options))
-    buffers = {voice: ReplyBuffer(voice) for voice in VOICES}
-    for event in voices.stream(ASKED, SETTINGS, stop or threading.Event()):
-        if event.voice:
-            buffers[event.voice].add(event)
-            if stop:
-                stop.set()
-    return {voice: buffer.reply() for voice, buffer in buffers.items()}
+    return listen(voices, ASKED, stop, lambda _: stop and stop.set(), seed=4, temperature=0.5, max_tokens=77)
 
 
 @pytest.mark.parametrize("path", ["", "/v1", "/v1/"])
@@ -40,7 +34,7 @@ def test_thinking_is_found_wherever_the_server_puts_it(server, path, model):
         assert (said.thought, said.answer, said.end, said.tokens) == ("I wonder.", "No.", "stop", 42)
 
 
-@pytest.mark.parametrize("path", ["", "/v1"])
+@BOTH_PROTOCOLS
 def test_no_thinking_and_a_cut_off_reply_are_told(server, path):
     said = ask(server.url + path, "untagged", "cut")
     assert (said["baseline"].thought, said["baseline"].answer) == ("", "No.")
@@ -52,23 +46,28 @@ def test_both_are_asked_at_the_same_time_with_the_same_seed(server):
     server.calls.clear()
     assert {said.end for said in ask(server.url + "/v1", "together", "together").values()} == {"stop"}
     sent = [{k: body[k] for k in ("seed", "temperature", "max_tokens", "messages")} for _, body, _ in server.calls]
-    assert sent == [{"seed": 4, "temperature": 0.5, "max_tokens": 77, "messages": ASKED["baseline"]}] * 2
+    assert sent == [{"seed": 4, "temperature": 0.5, "max_tokens": 77, "messages": ASKED}] * 2
 
 
-def test_ollama_gets_its_own_options(server):
+def test_ollama_gets_its_own_options_and_is_asked_to_think_where_the_model_can(server):
     server.calls.clear()
-    ask(server.url, "untagged", "untagged")
-    path, body, _ = server.calls[0]
-    assert path == "/api/chat"
-    assert body["options"] == {"seed": 4, "temperature": 0.5, "num_predict": 77}
+    said = ask(server.url, "no-thinking", "apart")
+    assert (said["baseline"].answer, said["baseline"].end) == ("No.", "stop")
+    assert {path for path, _, _ in server.calls} == {"/api/chat"}
+    assert [body["options"] for _, body, _ in server.calls] == [{"seed": 4, "temperature": 0.5, "num_predict": 77}] * 3
+    assert sorted((body["model"], body.get("think", False)) for _, body, _ in server.calls) == [
+        ("apart", True),
+        ("no-thinking", False),
+        ("no-thinking", True),
+    ]
 
 
-@pytest.mark.parametrize("path", ["", "/v1"])
+@BOTH_PROTOCOLS
 def test_stop_closes_the_connection_so_that_the_server_stops(path):
     with StreamServer(pause=0.01) as slow:
         start = time.perf_counter()
         said = ask(slow.url + path, "endless", "endless", stop=threading.Event())
-        assert time.perf_counter() - start < 30  # the whole would take a quarter of an hour
+        assert time.perf_counter() - start < 30  # the complete reply would take a quarter of an hour
         assert "" in {one.end for one in said.values()}
         assert slow.broken.wait(20)
 
@@ -77,36 +76,42 @@ def test_stop_closes_the_connection_so_that_the_server_stops(path):
     ("model", "words"),
     [
         ("http-401", "refused the key (HTTP 401). Set OPENAI_API_KEY"),
-        ("http-404", "does not know the model 'http-404'"),
-        ("http-500", "answered HTTP 500"),
+        ("http-404", "does not know the model 'http-404' (HTTP 404: "),
+        ("http-500", "answered HTTP 500: "),
         ("bad-line", "no piece of a chat: 'this is no JSON'"),
-        ("error-line", "The server gave up: out of memory. Look at its log"),
+        ("error-line", "gave up: out of memory. Look at its log"),
+        ("error-text", "gave up: out of memory. Look at its log"),
+        ("breaks-off", "ended the reply without a reason. Look at its log"),
+        ("content_filter", "ended the reply with the reason 'content_filter'. Look at its log"),
+        ("lost", "broke (RemoteProtocolError). What came so far is shown"),
     ],
 )
-@pytest.mark.parametrize("path", ["", "/v1"])
+@BOTH_PROTOCOLS
 def test_a_voice_that_fails_says_why_and_the_other_goes_on(server, monkeypatch, path, model, words):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     said = ask(server.url + path, model, "apart")
     assert said["baseline"].end == "error"
+    assert said["baseline"].answer == ("" if model.startswith("http-") else "No")
     assert words in said["baseline"].error
     assert "sk-secret" not in said["baseline"].error
     assert (said["friction"].answer, said["friction"].end) == ("No.", "stop")
 
 
-def test_the_key_is_sent_and_nothing_without_one(server, monkeypatch):
+@BOTH_PROTOCOLS
+def test_the_key_is_sent_and_nothing_without_one(server, monkeypatch, path):
     for key, sent in (("sk-secret", "Bearer sk-secret"), ("", None)):
         monkeypatch.setenv("OPENAI_API_KEY", key)
         server.calls.clear()
-        ask(server.url + "/v1", "untagged", "untagged")
+        ask(server.url + path, "untagged", "untagged")
         assert server.calls[0][2].get("Authorization") == sent
 
 
-@pytest.mark.parametrize(("path", "cure"), [("", "ollama serve"), ("/v1", "its own start command")])
-def test_no_server_is_told_with_its_cure(path, cure):
+@pytest.mark.parametrize(("path", "command"), [("", "ollama serve"), ("/v1", "its own start command")])
+def test_no_server_is_told_with_what_to_do(path, command):
     with StreamServer() as gone:
         url = gone.url
     said = ask(url + path, "apart", "apart")
-    assert all(f"No server answers at {url}{path}" in one.error and cure in one.error for one in said.values())
+    assert all(f"No server answers at {url}{path}" in one.error and command in one.error for one in said.values())
 
 
 @pytest.mark.parametrize("url", ["localhost:11434", "", "ftp://host/v1", "http://"])
@@ -115,6 +120,12 @@ def test_what_is_no_url_is_refused_at_once(url):
         ServedVoices(Served("a", url), Served("b", url))
 
 
-def test_a_megabyte_comes_whole(server):
+def test_a_megabyte_comes_complete(server):
     said = ask(server.url + "/v1", "megabyte", "untagged")
     assert len(said["baseline"].answer) == 1_000_000
+
+
+def test_the_chat_knows_both_models_and_has_prompts_to_choose_from():
+    voices = ServedVoices(Served("calm"), Served("careful"))
+    assert (voices.name, voices.hint("x"), voices.recorded, voices.dial) == ("calm and careful", "", False, None)
+    assert {preset.behaviour for preset in voices.presets} >= {"disagree", "clarify", "doubt", "refuse"}

@@ -1,4 +1,4 @@
-"""Blind votes: shuffling, meaning, tally."""
+"""Turns of a chat: blind votes, what each voice remembers, the transcript as JSONL and Markdown."""
 
 import json
 import random
@@ -6,16 +6,12 @@ import random
 import pytest
 from chat_turns import turn
 
-from pushback_lib.chat.backend import Event
 from pushback_lib.chat.turns import (
     CHOICES,
-    ReplyBuffer,
-    Tally,
     as_markdown,
     fenced,
     load_turns,
     messages_for,
-    preferred,
     save_markdown,
     save_turns,
     shuffled,
@@ -39,13 +35,13 @@ AS_IS, SWAPPED = ("baseline", "friction"), ("friction", "baseline")
     ],
 )
 def test_a_vote_means_the_voice_that_sat_there(order, choice, meant):
-    assert preferred(order, choice) == meant
+    assert (turn(panes=order).preferred, turn(panes=order).voted(choice).preferred) == ("", meant)
 
 
 @pytest.mark.parametrize("choice", ["", "C", "friction", "a"])
 def test_another_vote_is_refused_with_the_votes_there_are(choice):
     with pytest.raises(PushbackError, match=", ".join(CHOICES)):
-        preferred(AS_IS, choice)
+        turn().voted(choice)
 
 
 def test_both_orders_come_equally_often():
@@ -64,44 +60,11 @@ def test_the_tally_counts_and_gives_wilsons_interval():
 
 @pytest.mark.parametrize("votes", [[], ["tie"], ["both bad", "tie"]])
 def test_without_a_decided_vote_there_is_no_rate(votes):
-    assert tally(votes).rate is None
+    assert (tally(votes).decided, tally(votes).rate) == (0, None)
     assert "no vote for either voice yet" in str(tally(votes))
 
 
-def test_an_empty_tally_is_all_noughts():
-    assert tally([]) == Tally()
-
-
 BAD = "<img src=x onerror=alert(1)> <script>alert(2)</script> ```` <b>unclosed"
-
-
-def heard(*events):
-    buffer = ReplyBuffer("friction")
-    for event in events:
-        buffer.add(event)
-    return buffer.reply(timing=True)
-
-
-def test_events_become_a_reply_with_its_figures():
-    said = heard(Event("friction", 0.5, thought="I ", tokens=1), Event("friction", 0.75, thought="wonder.", tokens=2),
-                 Event("friction", 1.0, tokens=3), Event("friction", 1.5, answer="No.", tokens=5, end="stop"))  # fmt: skip
-    assert (said.thought, said.answer, said.end, said.tokens) == ("I wonder.", "No.", "stop", 5)
-    assert (said.first_token, said.thinking, said.seconds) == (0.5, 1.5, 1.5)
-    assert said.tokens_per_second == 4.0
-    assert said.timing == ((0.5, "I ", ""), (0.75, "wonder.", ""), (1.5, "", "No."))
-
-
-def test_an_answer_that_was_thought_moves():
-    said = heard(
-        Event("friction", 0.5, answer="I wonder.", tokens=1), Event("friction", 1.0, answer="No.", tokens=2, misfiled=True)
-    )
-    assert (said.thought, said.answer) == ("I wonder.", "No.")
-    assert said.timing == ((0.5, "I wonder.", ""), (1.0, "", "No."))
-
-
-@pytest.mark.parametrize("events", [[], [Event("friction", 1.0, tokens=1, answer="x")]])
-def test_no_speed_is_made_up_from_one_token(events):
-    assert heard(*events).tokens_per_second is None
 
 
 def test_each_voice_remembers_its_own_answers_and_no_thoughts():
@@ -162,6 +125,13 @@ def test_a_broken_transcript_names_its_line(tmp_path, line, wrong):
     path.write_text(line, encoding="utf-8")
     with pytest.raises(PushbackError, match=wrong):
         load_turns(path)
+
+
+def test_a_turn_in_a_cell_shows_both_voices_as_text():
+    page = turn(BAD, BAD, number=2)._repr_html_()
+    assert all(text in page for text in ("I sent it.", "Nobody is named.", "&lt;script&gt;alert(2)&lt;/script&gt; ````"))
+    assert "<script" not in page
+    assert repr(turn(number=2)) == "<turn 2 with tiny: 'Please send the parcel.'>"
 
 
 def test_a_page_without_votes_has_no_tally():
