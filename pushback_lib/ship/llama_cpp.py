@@ -1,26 +1,24 @@
-"""Runs a GGUF in a real llama.cpp server inside this process (package `xllamacpp`); knows nothing about how it was made.
+"""Run a GGUF file in a real llama.cpp server inside this process (package `xllamacpp`).
 
 llama.cpp does not normalise text to NFC and Hugging Face's tokenizer does, so every text is normalised here first.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ..core.common import PushbackError
 from ..core.records import Message, Reply, split_reply
-from ..train.base import BOS
+from ..model.load import BOS
+from .gguf import read_gguf
 
 if TYPE_CHECKING:
     import numpy as np
 
-TIMEOUT = 600  # seconds for one reply of the server
+REPLY_TIMEOUT_SECONDS = 600
 _QUIET = -1  # llama.cpp's verbosity below errors
 
 
@@ -35,14 +33,15 @@ class LlamaCpp:
     def __init__(
         self, gguf: str | Path, *, exact: bool = False, slots: int = 1, threads: int = 1, context: int = 1024, name: str = ""
     ) -> None:
-        gguf = Path(gguf)
-        if not gguf.is_file():
-            raise PushbackError(f"No GGUF file at {gguf}. Make one with `pushback ship gguf`.")
-        self.vocabulary = _vocabulary(gguf)
-        self._server: Any = _start(gguf, exact, slots, threads, context, name or gguf.stem)
+        import httpx
+
+        tokens = read_gguf(gguf).fields.get("tokenizer.ggml.tokens")
+        self.vocabulary = len(tokens.data) if tokens else 0
+        self._server: Any = _start(Path(gguf), exact, slots, threads, context, name or Path(gguf).stem)
         self.address = str(self._server.listening_address)
         self.base_url = f"{self.address}/v1"
-        # a server that is closed before its loop has begun waits for ever: one token proves that it has
+        self._client = httpx.Client(base_url=self.address, timeout=REPLY_TIMEOUT_SECONDS, trust_env=False)
+        # a server that is closed before its loop has begun never ends: one token proves that it has begun
         self._post("/completion", {"prompt": [0], "n_predict": 1, "cache_prompt": False})
 
     def __enter__(self) -> LlamaCpp:
@@ -53,6 +52,7 @@ class LlamaCpp:
 
     def close(self) -> None:
         """Stops the server and gives its memory back."""
+        self._client.close()
         self._server = None
 
     def tokenise(self, text: str) -> list[int]:
@@ -97,18 +97,12 @@ class LlamaCpp:
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if self._server is None:
             raise PushbackError("This llama.cpp server is closed. Open the file again with LlamaCpp(path).")
-        where = urlsplit(self.address)
-        connection = http.client.HTTPConnection(where.hostname or "127.0.0.1", where.port, timeout=TIMEOUT)
-        try:
-            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            found = json.loads(response.read())
-        finally:
-            connection.close()
-        if response.status != 200:
+        response = self._client.post(path, json=body)
+        found = response.json()
+        if response.status_code != 200:
             said = found.get("error", {}).get("message", found)
             raise PushbackError(
-                f"llama.cpp refused {path} (HTTP {response.status}: {said}). Shorten the text, or raise `context`."
+                f"llama.cpp refused {path} (HTTP {response.status_code}: {said}). Shorten the text, or raise `context`."
             )
         return found
 
@@ -119,16 +113,6 @@ def _nfc(text: str) -> str:
 
 def _messages(messages: Sequence[Message]) -> list[Message]:
     return [{**message, "content": _nfc(message["content"])} for message in messages]
-
-
-def _vocabulary(gguf: Path) -> int:
-    """Number of token ids, from the header. Raises PushbackError for a file that is no whole GGUF."""
-    from gguf import GGUFReader
-
-    try:
-        return len(GGUFReader(gguf).fields["tokenizer.ggml.tokens"].data)
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        raise PushbackError(f"{gguf} is no whole GGUF file ({error}). Make it anew with `pushback ship gguf`.") from error
 
 
 def _start(gguf: Path, exact: bool, slots: int, threads: int, context: int, name: str) -> Any:
@@ -149,5 +133,5 @@ def _start(gguf: Path, exact: bool, slots: int, threads: int, context: int, name
         return xllamacpp.Server(params)
     except RuntimeError as error:
         raise PushbackError(
-            f"llama.cpp could not load {gguf} ({error}). Make it anew with `pushback ship gguf`, and see that memory is free."
+            f"llama.cpp could not load {gguf} ({error}). Write it again with `pushback ship gguf`, and free some memory."
         ) from error

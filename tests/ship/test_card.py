@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from hub_server import TOKEN, HubServer
 from hub_ship import GGUF, RATES, TINY, environment, figures, hub, make_ship
+from huggingface_hub import ModelCard
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.stats import wilson
-from pushback_lib.model.checks import ADAPTER_CARD, adapter_fingerprint
+from pushback_lib.model.checks import TRAINING_FILE, adapter_fingerprint
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship.card import figures_file, load_measured, model_card, write_model_card
 from pushback_lib.ship.gguf import write_gguf
@@ -42,8 +43,6 @@ def card(tmp_path):
 
 
 def test_the_hub_reads_the_metadata(card):
-    from huggingface_hub import ModelCard
-
     data = ModelCard(card).data
     assert (data.base_model, data.base_model_relation, data.datasets) == ("OWNER/NAME-base", "finetune", ["OWNER/NAME-data"])
     assert (data.license, data.language, data.library_name) == ("apache-2.0", "en", "transformers")
@@ -54,8 +53,6 @@ def test_the_hub_reads_the_metadata(card):
 @pytest.mark.parametrize(("metric", "counts"), [("friction", RATES["friction"]), ("over_friction", RATES["over_friction"]),
                                                 ("right_content", (47, 50))])  # fmt: skip
 def test_every_figure_carries_its_n_and_interval_in_metadata_and_text(card, metric, counts):
-    from huggingface_hub import ModelCard
-
     rate = wilson(*counts)
     (result,) = [one for one in ModelCard(card).data.eval_results if one.metric_type == metric]
     assert result.metric_value == round(rate.share, 4)
@@ -65,7 +62,7 @@ def test_every_figure_carries_its_n_and_interval_in_metadata_and_text(card, metr
 
 
 def test_the_recipe_is_the_adapters_own(card):
-    made = json.loads((ADAPTER / ADAPTER_CARD).read_text())
+    made = json.loads((ADAPTER / TRAINING_FILE).read_text())
     for name in ("rank", "alpha", "learning_rate", "epochs", "effective_batch", "seed"):
         assert f"| {name.replace('_', ' ')} | {made[name]} |" in card
     assert f'"{made["system"]}"' in card
@@ -79,8 +76,6 @@ def test_the_limits_are_those_of_the_adapters_card(card):
 
 
 def test_a_distill_gets_its_own_base_licence_limits_and_question(tmp_path):
-    from huggingface_hub import ModelCard
-
     text = model_card(recipe_for("7b"), ADAPTER, measured(tmp_path, eval_figures()), ["x-Q4_K_M.gguf"])
     data = ModelCard(text).data
     assert data.base_model == "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
@@ -127,7 +122,7 @@ def test_figures_that_are_missing_or_not_of_this_adapter_are_errors(tmp_path, te
 
 def test_an_adapter_of_unknown_training_gets_no_card(tmp_path):
     found = measured(tmp_path, figures(adapter_fingerprint(ADAPTER)))
-    bare = shutil.copytree(ADAPTER, tmp_path / "bare", ignore=shutil.ignore_patterns(ADAPTER_CARD))
+    bare = shutil.copytree(ADAPTER, tmp_path / "bare", ignore=shutil.ignore_patterns(TRAINING_FILE))
     (tmp_path / GGUF).touch()
     with pytest.raises(PushbackError, match=r"No pushback.json in .*bare, so how it was trained is not known"):
         write_model_card(tmp_path, TINY, bare, found)
@@ -161,8 +156,7 @@ def test_every_python_block_of_the_card_runs_as_it_stands_on_what_was_published(
     ship = make_ship(tmp_path / "ship")
     write_gguf(ship / "merged", ship / GGUF)  # of the model in the root, so that both must say the same
     with HubServer() as server:
-        words = [{"args": ["ada/tiny", "--folder", str(ship)], "env": {"HF_TOKEN": TOKEN}}]
-        (found,) = hub(words, server.url, tmp_path / "home")
+        (found,) = hub(server.url, tmp_path / "home", ship, (TOKEN, "ada/tiny"))
         assert found["code"] == 0, found["err"]
         env = environment(server.url, tmp_path / "stranger", HF_TOKEN=TOKEN)
         run = subprocess.run([sys.executable, "-c", SNIPPETS], env=env, capture_output=True, text=True, check=False)

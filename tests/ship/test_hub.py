@@ -1,26 +1,29 @@
 """Publishing through the real huggingface_hub client to a hub-shaped server on loopback; not the real Hub."""
 
-import argparse
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import httpx2
 import pytest
 from hub_server import READ_TOKEN, TOKEN, HubServer
 from hub_ship import GGUF, TINY, environment, hub, make_ship
+from huggingface_hub import CommitOperationAdd
+from huggingface_hub.errors import HfHubHTTPError
 
+from pushback_lib.cli import main
 from pushback_lib.core.common import DATA, PushbackError
 from pushback_lib.model.load import load_tokenizer
-from pushback_lib.ship import hub as command
-from pushback_lib.ship.hub import Names, Upload, check_name, explained, ollama_files
-from pushback_lib.ship.ollama import modelfile
+from pushback_lib.ship.hub import Names, check_name, explained, is_same, ollama_files, plan
+from pushback_lib.ship.ollama import Modelfile
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
 NAMES = Names("ada/tiny", "ada/tiny-data", "ada/tiny-base")
+PUBLISH = (TOKEN, "ada/tiny")
 
 
 @pytest.fixture(scope="module")
@@ -33,27 +36,17 @@ def ship(made, tmp_path):
     return shutil.copytree(made, tmp_path / "ship")
 
 
-def asked(ship, *args):
-    return [*args, "--folder", str(ship)]
+def content(file):
+    with file.as_file() as opened:
+        return opened.read()
 
 
-def case(*args, **env):
-    return {"args": [str(arg) for arg in args], "env": env}
-
-
-def arguments(*args):
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return parser.parse_args([str(arg) for arg in args])
-
-
-def planned(ship, *args):
-    chosen = arguments("ada/tiny", "--folder", ship, *args)
-    return command.plan(chosen, TINY, NAMES)
+def places(repository):
+    return {file.path_in_repo: file for file in repository.files}
 
 
 def test_a_dry_run_shows_every_file_its_size_and_its_place_without_token_or_network(ship, tmp_path):
-    (found,) = hub([case(*asked(ship, "ada/tiny", "--dry-run"))], NOWHERE, tmp_path / "home")
+    (found,) = hub(NOWHERE, tmp_path / "home", ship, ("", "ada/tiny", "--dry-run"))
     assert found["code"] == 0, found
     rows = [line.split() for line in found["out"].splitlines() if " from " in line]
     sizes = {row[1]: int(row[0].replace(",", "")) for row in rows if "tiny/base" not in row[-1]}
@@ -81,7 +74,7 @@ def test_a_dry_run_shows_every_file_its_size_and_its_place_without_token_or_netw
         ("", "'' is no name"),
     ],
 )
-def test_a_bad_name_is_an_error_with_its_cure(name, says):
+def test_a_bad_name_is_an_error_that_says_what_to_pass(name, says):
     with pytest.raises(PushbackError) as error:
         check_name(name)
     assert says in str(error.value)
@@ -98,10 +91,9 @@ def test_a_bad_name_is_an_error_with_its_cure(name, says):
         (["ada/tiny", "--folder", "nowhere"], "No folder nowhere. `pushback ship all` makes it"),
     ],
 )
-def test_arguments_that_cannot_be_meant_are_errors(args, says):
-    with pytest.raises(PushbackError) as error:
-        command.run(arguments(*args))
-    assert says in str(error.value)
+def test_arguments_that_cannot_be_meant_are_errors(capsys, args, says):
+    assert main(["ship", "hub", *args]) == 2
+    assert says in capsys.readouterr().err
 
 
 def pickle_instead(ship):
@@ -123,36 +115,35 @@ def other_adapter(ship):
         (lambda ship: (ship / "merged" / "tokenizer_config.json").unlink(), "No tokenizer_config.json in"),
         (lambda ship: (ship / GGUF).unlink(), r"No \*.gguf in .* `pushback ship all` makes it"),
         (lambda ship: (ship / "Modelfile").unlink(), "No Modelfile in .* `pushback ship all` makes it"),
-        (lambda ship: (ship / GGUF).rename(ship / "other.gguf"), rf"FROM './{GGUF}', which is none"),
+        (lambda ship: (ship / GGUF).rename(ship / "other.gguf"), rf"FROM '{GGUF}', which is none"),
         (lambda ship: (ship / "figures.json").write_text("[]"), "holds no figures of `pushback demo`"),
         (other_adapter, "were measured on another adapter than .* Measure the adapter with `pushback eval"),
         (lambda ship: (ship / "adapter").mkdir(), "No adapter_config.json in .*adapter. Train one"),
     ],
 )
-def test_a_folder_that_is_not_whole_is_an_error_before_any_connection(ship, damage, says):
+def test_a_folder_that_is_not_complete_is_an_error_before_any_connection(ship, damage, says):
     damage(ship)
     with pytest.raises(PushbackError, match=says):
-        planned(ship)
+        plan(TINY, NAMES, ship)
 
 
 def test_a_data_folder_without_a_split_is_an_error(ship, tmp_path):
     data = shutil.copytree(DATA / "friction", tmp_path / "data")
     (data / "test.jsonl").unlink()
     with pytest.raises(PushbackError, match=r"No test.jsonl in .*data\. Make the data with"):
-        planned(ship, "--data-folder", data)
+        plan(TINY, NAMES, ship, data_folder=data)
 
 
 def test_the_table_of_formats_is_published_where_there_is_one(ship):
-    assert "gguf.json" not in [upload.place for upload in planned(ship)[-1].uploads]
+    assert "gguf.json" not in places(plan(TINY, NAMES, ship)[-1])
     (ship / "gguf.json").write_text("{}")
-    assert "gguf.json" in [upload.place for upload in planned(ship)[-1].uploads]
+    assert "gguf.json" in places(plan(TINY, NAMES, ship)[-1])
 
 
-def test_a_card_that_was_edited_is_published_as_it_stands(ship):
+def test_a_card_that_was_edited_is_published_unchanged(ship):
     (ship / "README.md").write_text("---\nlicense: mit\n---\nMine, OWNER/NAME, beside OWNER/NAME-data.\n", encoding="utf-8")
-    model = planned(ship)[-1]
-    (card,) = [upload for upload in model.uploads if upload.place == "README.md"]
-    assert card.source == b"---\nlicense: mit\n---\nMine, ada/tiny, beside ada/tiny-data.\n"
+    card = places(plan(TINY, NAMES, ship)[-1])["README.md"]
+    assert content(card) == b"---\nlicense: mit\n---\nMine, ada/tiny, beside ada/tiny-data.\n"
 
 
 @pytest.mark.parametrize(
@@ -169,40 +160,60 @@ def test_placeholders_become_names(text, filled):
 
 
 def test_no_published_file_names_a_path_of_this_machine(ship):
-    for repository in planned(ship):
-        for upload in repository.uploads:
-            data = upload.source if isinstance(upload.source, bytes) else upload.source.read_bytes()
+    repositories = plan(TINY, NAMES, ship)
+    for repository in repositories:
+        for place, file in places(repository).items():
             for path in (str(DATA.parent), str(ship), os.path.expanduser("~") + "/"):
-                assert path.encode() not in data, (repository.name, upload.place)
-    adapter = next(one for one in planned(ship)[-1].uploads if one.place == "adapter/adapter_config.json")
-    assert json.loads(adapter.source)["base_model_name_or_path"] == "ada/tiny-base"
+                assert path.encode() not in content(file), (repository.name, place)
+    adapter = places(repositories[-1])["adapter/adapter_config.json"]
+    assert json.loads(content(adapter))["base_model_name_or_path"] == "ada/tiny-base"
+
+
+def for_ollama(text):
+    return {file.path_in_repo: content(file).decode() for file in ollama_files(text, {GGUF})}
 
 
 def test_ollama_gets_the_parts_of_the_modelfile_as_the_files_it_reads_from_the_hub():
     messages = [{"role": "user", "content": 'Say "yes".\nSYSTEM not this'}]
-    made = modelfile(TINY, load_tokenizer(TINY), GGUF, messages=messages)
-    files = {upload.place: upload.source.decode() for upload in ollama_files(made.text, {GGUF})}
-    assert files["template"] == made.template
-    assert files["system"] == made.system
+    made = Modelfile.for_recipe(TINY, load_tokenizer(TINY), GGUF, messages=messages)
+    assert Modelfile.read(made.text) == made
+    files = for_ollama(made.text)
+    assert (files["template"], files["system"], files["Modelfile"]) == (made.template, made.system, made.text)
     assert json.loads(files["params"]) == made.parameters
-    assert files["Modelfile"] == made.text
-    moved = ollama_files(made.text.replace(f"./{GGUF}", f"/home/me/{GGUF}"), {GGUF})
-    assert moved[0].source.decode() == made.text
+    assert for_ollama(made.text.replace(f"./{GGUF}", f"/home/me/{GGUF}")) == files
+
+
+def test_a_modelfile_that_was_edited_is_published_as_edited():
+    text = Modelfile.for_recipe(TINY, load_tokenizer(TINY), GGUF).text
+    edited = (
+        text.replace("temperature 0.6", "temperature 0.2") + '\n# mine\nsystem """Be\nbrief."""\nPARAMETER use_mmap false\n'
+    )
+    files = for_ollama(edited)
+    assert (files["system"], files["Modelfile"]) == ("Be\nbrief.", edited)
+    params = Modelfile.read(text).parameters | {"temperature": 0.2, "use_mmap": False}
+    assert json.loads(files["params"]) == params
+    assert set(for_ollama(f"FROM {GGUF}\n")) == {"Modelfile"}
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"y" * 3_000_000])
-def test_checksums_are_those_of_git_and_of_the_hub(tmp_path, data):
+def test_files_are_compared_by_the_checksums_of_git_and_of_the_hub(tmp_path, data):
     path = tmp_path / "file"
     path.write_bytes(data)
     git = subprocess.run(["git", "hash-object", str(path)], capture_output=True, text=True, check=True).stdout.strip()
     sha = subprocess.run(["sha256sum", str(path)], capture_output=True, text=True, check=True).stdout.split()[0]
-    for upload in (Upload("file", path), Upload("file", data)):
-        assert (upload.git_oid(), upload.sha256(), upload.size) == (git, sha, len(data))
+    small = SimpleNamespace(size=len(data), lfs=None, blob_id=git)
+    large = SimpleNamespace(size=len(data), lfs=SimpleNamespace(sha256=sha), blob_id="")
+    for ours in (CommitOperationAdd("file", path), CommitOperationAdd("file", data)):
+        for theirs in (small, large):
+            assert is_same(ours, theirs)
+    others = (b"z" * len(data), data + b"z") if data else (b"z",)
+    for theirs in (small, large):
+        assert not any(is_same(CommitOperationAdd("file", other), theirs) for other in others)
 
 
 def test_a_full_disk_leaves_no_half_card(ship, tmp_path):
     full = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))}
-    (found,) = hub([case(*asked(ship, "ada/tiny", "--dry-run"))], NOWHERE, tmp_path / "home", **full)
+    (found,) = hub(NOWHERE, tmp_path / "home", ship, ("", "ada/tiny", "--dry-run"), **full)
     assert found["code"] == 2, found
     assert "README.md could not be written (File too large). Free some space" in found["err"]
     assert not [path.name for path in ship.iterdir() if "README" in path.name]
@@ -214,7 +225,7 @@ def published(made, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     ship = shutil.copytree(made, home / "ship")
     with HubServer() as server:
-        (found,) = hub([case(*asked(ship, "ada/tiny"), HF_TOKEN=TOKEN)], server.url, home)
+        (found,) = hub(server.url, home, ship, PUBLISH)
         assert found["code"] == 0, found["err"]
         yield server, ship, home, found
 
@@ -223,17 +234,15 @@ def test_the_repositories_are_private_and_hold_what_was_planned(published):
     server, ship, _, found = published
     assert set(server.repos) == {("model", "ada/tiny-base"), ("dataset", "ada/tiny-data"), ("model", "ada/tiny")}
     assert all(repo.private for repo in server.repos.values())
-    for repository in planned(ship):
+    for repository in plan(TINY, NAMES, ship):
         there = server.repos[repository.kind, repository.name].files
-        assert set(there) - {".gitattributes"} == {upload.place for upload in repository.uploads}
-        for upload in repository.uploads:
-            sent = upload.source if isinstance(upload.source, bytes) else upload.source.read_bytes()
-            assert there[upload.place] == sent, upload.place
+        planned = {place: content(file) for place, file in places(repository).items()}
+        assert {place: data for place, data in there.items() if place != ".gitattributes"} == planned
     assert "ada/tiny: 17 files sent" in found["out"]
+    assert not [path for path in server.asked if "telemetry" in path]
 
 
 DOWNLOAD = """
-import sys
 from huggingface_hub import snapshot_download, ModelCard, DatasetCard
 model, data = snapshot_download("ada/tiny"), snapshot_download("ada/tiny-data", repo_type="dataset")
 card = ModelCard.load("ada/tiny")
@@ -277,12 +286,10 @@ def test_what_is_in_order_is_not_sent_again_and_nothing_is_replaced_unasked(publ
     puts, commits = sum(server.puts.values()), [repo.commits for repo in server.repos.values()]
     changed = shutil.copytree(ship, tmp_path / "changed")
     (changed / "README.md").write_text("---\nlicense: mit\n---\nAnother card.\n", encoding="utf-8")
-    server.repos["model", "ada/tiny"].files["notes.txt"] = b"by hand"
-    again, replaced, public = hub([
-        case(*asked(ship, "ada/tiny", "--update"), HF_TOKEN=TOKEN),
-        case(*asked(changed, "ada/tiny"), HF_TOKEN=TOKEN),
-        case(*asked(ship, "ada/tiny", "--public"), HF_TOKEN=TOKEN),
-    ], server.url, home)  # fmt: skip
+    model = server.repos["model", "ada/tiny"]
+    model.files["notes.txt"] = b"by hand"
+    calls = [(*PUBLISH, "--update"), (*PUBLISH, "--folder", str(changed)), (*PUBLISH, "--public")]
+    again, replaced, public = hub(server.url, home, ship, *calls)
     assert again["code"] == 0, again["err"]
     assert "ada/tiny: 0 files sent, 17 were there already" in again["out"]
     assert "left alone: notes.txt" in again["out"]
@@ -291,53 +298,47 @@ def test_what_is_in_order_is_not_sent_again_and_nothing_is_replaced_unasked(publ
     assert public["code"] == 2
     assert "ada/tiny-base exists and is private, but --public was given" in public["err"]
     assert [repo.commits for repo in server.repos.values()] == commits
-    (updated,) = hub([case(*asked(changed, "ada/tiny", "--update"), HF_TOKEN=TOKEN)], server.url, home)
+    (updated,) = hub(server.url, home, changed, (*PUBLISH, "--update"))
     assert updated["code"] == 0, updated["err"]
-    assert server.repos["model", "ada/tiny"].files["README.md"].endswith(b"Another card.\n")
-    assert server.repos["model", "ada/tiny"].files["notes.txt"] == b"by hand"
+    assert model.files["README.md"].endswith(b"Another card.\n")
+    assert model.files["notes.txt"] == b"by hand"
     assert sum(server.puts.values()) == puts
 
 
-def test_a_token_or_owner_that_is_not_in_order_is_an_error_with_its_cure(ship, tmp_path):
-    wrong = "hf_wrongToken0123456789abcdefghijklmn"
-    says = {
-        (): "No token for the Hub. Make a token with write access at https://huggingface.co/settings/tokens",
-        (wrong,): "The Hub refused the token: it is wrong or has expired. Make a token",
-        (READ_TOKEN,): "The token of ada may only read. Make a token with write access",
+def test_a_token_or_owner_that_is_not_in_order_is_an_error_that_says_what_to_do(ship, tmp_path):
+    wrong, other = "hf_wrongToken0123456789abcdefghijklmn", "cannot publish as 'bob'. Choose a name under one of: ada, guild"
+    calls = {
+        ("", "ada/tiny"): "No token for the Hub. Make a token with write access at https://huggingface.co/settings/tokens",
+        (wrong, "ada/tiny"): "The Hub refused the token: it is wrong or has expired. Make a token",
+        (READ_TOKEN, "ada/tiny"): "The token of ada may only read. Make a token with write access",
+        (TOKEN, "bob/tiny"): other,
+        (TOKEN, "ada/tiny", "--data", "bob/data"): other,
     }
     with HubServer() as server:
-        cases = [case(*asked(ship, "ada/tiny"), **dict(zip(["HF_TOKEN"], one, strict=False))) for one in says]
-        cases.append(case(*asked(ship, "bob/tiny"), HF_TOKEN=TOKEN))
-        cases.append(case(*asked(ship, "ada/tiny", "--data", "bob/data"), HF_TOKEN=TOKEN))
-        found = hub(cases, server.url, tmp_path / "home")
+        found = hub(server.url, tmp_path / "home", ship, *calls)
         assert not server.repos
-    for expected, one in zip([*says.values(), *["cannot publish as 'bob'. Choose a name under one of: ada, guild"] * 2], found,
-                             strict=True):  # fmt: skip
+    for says, one in zip(calls.values(), found, strict=True):
         assert one["code"] == 2
-        assert expected in one["err"], one
+        assert says in one["err"], one
         assert "Traceback" not in one["err"]
         for token in (wrong, READ_TOKEN, TOKEN):
             assert token not in one["out"] + one["err"]
 
 
-def test_no_network_is_an_error_with_its_cure(ship, tmp_path):
-    found = hub([case(*asked(ship, "ada/tiny"), HF_TOKEN=TOKEN)], NOWHERE, tmp_path / "home")[0]
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({}, [f"The connection to the Hub at {NOWHERE} failed", "Check the network and HF_ENDPOINT"]),
+        ({"HF_HUB_OFFLINE": "1"}, ["HF_HUB_OFFLINE is set, so nothing may be sent. Unset it, or look with --dry-run."]),
+    ],
+)
+def test_no_network_and_a_client_set_offline_are_told_apart(ship, tmp_path, env, says):
+    (found,) = hub(NOWHERE, tmp_path / "home", ship, PUBLISH, env=env)
     assert found["code"] == 2
-    assert f"The connection to the Hub at {NOWHERE} failed" in found["err"], found["err"]
-    assert "Check the network and HF_ENDPOINT" in found["err"]
-
-
-def test_a_client_set_offline_says_so(ship, tmp_path):
-    home = tmp_path / "home"
-    offline = environment(NOWHERE, home, HF_HUB_OFFLINE="1")
-    (found,) = hub([case(*asked(ship, "ada/tiny"), HF_TOKEN=TOKEN)], NOWHERE, home, env=offline)
-    assert found["code"] == 2
-    assert "HF_HUB_OFFLINE is set, so nothing may be sent. Unset it, or look with --dry-run." in found["err"]
+    assert all(part in found["err"] for part in says), found["err"]
 
 
 def refused(status):
-    from huggingface_hub.errors import HfHubHTTPError
-
     request = httpx2.Request("POST", "https://hub.example/api")
     return HfHubHTTPError(f"{status} for {TOKEN}", response=httpx2.Response(status, request=request))
 
@@ -362,7 +363,7 @@ def wrapped(error):
         (KeyboardInterrupt(), "Stopped. What has arrived stays there"),
     ],
 )
-def test_what_the_client_raises_becomes_an_error_with_its_cure_and_without_the_token(error, says):
+def test_what_the_client_raises_becomes_an_error_that_says_what_to_do_without_the_token(error, says):
     with pytest.raises(PushbackError, match=says) as found, explained("https://hub.example", TOKEN):
         raise error
     assert TOKEN not in str(found.value)
@@ -371,7 +372,7 @@ def test_what_the_client_raises_becomes_an_error_with_its_cure_and_without_the_t
 
 def test_public_is_public(ship, tmp_path):
     with HubServer() as server:
-        (found,) = hub([case(*asked(ship, "guild/tiny", "--public"), HF_TOKEN=TOKEN)], server.url, tmp_path / "home")
+        (found,) = hub(server.url, tmp_path / "home", ship, (TOKEN, "guild/tiny", "--public"))
         assert found["code"] == 0, found["err"]
         assert not any(repo.private for repo in server.repos.values())
 
@@ -379,8 +380,7 @@ def test_public_is_public(ship, tmp_path):
 def test_a_token_goes_nowhere(published):
     """Not into what is printed, even with the client's own debugging on, and not into what is published."""
     server, ship, home, first = published
-    words = [case(*asked(ship, "ada/tiny", "--update"), HF_TOKEN=TOKEN)]
-    (loud,) = hub(words, server.url, home, env=environment(server.url, home, HF_DEBUG="1"))
+    (loud,) = hub(server.url, home, ship, (*PUBLISH, "--update"), env={"HF_DEBUG": "1"})
     assert "curl" in loud["err"], "the client's debugging is not on: the next line proves nothing"
     assert TOKEN not in str(first) + str(loud)
     for repo in server.repos.values():
@@ -392,7 +392,7 @@ def test_a_token_goes_nowhere(published):
 
 def test_a_connection_cut_in_mid_upload_is_taken_up_again(ship, tmp_path):
     with HubServer(cuts=1) as server:
-        (found,) = hub([case(*asked(ship, "ada/tiny"), HF_TOKEN=TOKEN)], server.url, tmp_path / "home")
+        (found,) = hub(server.url, tmp_path / "home", ship, PUBLISH)
         assert server.was_cut == 1
         assert found["code"] == 0, found["err"]
         assert set(server.puts.values()) == {1}
@@ -400,9 +400,8 @@ def test_a_connection_cut_in_mid_upload_is_taken_up_again(ship, tmp_path):
 
 @pytest.mark.slow
 def test_a_line_that_stays_dead_is_an_error_and_the_second_run_sends_only_the_rest(ship, tmp_path):
-    with HubServer(cuts=99, after=2) as server:
-        words = [case(*asked(ship, "ada/tiny"), HF_TOKEN=TOKEN)]
-        (broken,) = hub(words, server.url, tmp_path / "home")
+    with HubServer(cuts=99, cut_from=4_000_000, after=1) as server:  # the base arrives, then the GGUF does not
+        (broken,) = hub(server.url, tmp_path / "home", ship, PUBLISH)
         assert broken["code"] == 2
         assert "The connection to the Hub" in broken["err"]
         assert "What has arrived stays there: the same command, run again, sends the rest." in broken["err"]
@@ -410,8 +409,8 @@ def test_a_line_that_stays_dead_is_an_error_and_the_second_run_sends_only_the_re
         assert len(server.puts) == 2
         assert set(server.repos["model", "ada/tiny"].files) == {".gitattributes"}, "half a model is visible"
         server.cuts = 0
-        (whole,) = hub(words, server.url, tmp_path / "home")
-        assert whole["code"] == 0, whole["err"]
-        assert "ada/tiny-base: 0 files sent, 7 were there already" in whole["out"]
+        (complete,) = hub(server.url, tmp_path / "home", ship, PUBLISH)
+        assert complete["code"] == 0, complete["err"]
+        assert "ada/tiny-base: 0 files sent, 7 were there already" in complete["out"]
         assert list(server.puts.values()) == [1, 1, 1], "a file that had arrived was sent again"
         assert GGUF in server.repos["model", "ada/tiny"].files

@@ -1,24 +1,22 @@
 import json
 
 import pytest
+from gguf_files import TINY
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import prompt_messages
 from pushback_lib.language.corpus import draw_requests
-from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship import merge
-
-TINY = recipe_for("tiny")
 
 
 def test_too_little_memory_is_said_before_anything_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(merge, "free_memory_gib", lambda: 0.001)
-    monkeypatch.setattr(merge, "load_with_adapter", lambda *_, **__: pytest.fail("loaded"))
-    with pytest.raises(PushbackError, match=r"needs about 0\.0 GiB .* and 0\.0 GiB are free\. Close"):
+    monkeypatch.setattr("pushback_lib.model.load.memory_gib", lambda: (0.001, 64.0))
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(PushbackError, match=r"needs about 0\.7 GiB to load unquantised, and 0\.0 GiB are free\. Close"):
         merge.merge_adapter(TINY, TINY.shipped_adapter, tmp_path / "merged")
 
 
-def test_a_missing_adapter_names_the_cure(tmp_path):
+def test_a_missing_adapter_is_an_error_that_says_how_to_train_one(tmp_path):
     with pytest.raises(PushbackError, match=r"No adapter in .*nowhere\. Train one with `pushback train --model tiny --out"):
         merge.merge_adapter(TINY, tmp_path / "nowhere", tmp_path / "merged")
 

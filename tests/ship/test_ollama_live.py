@@ -12,13 +12,13 @@ from uuid import uuid4
 
 import pytest
 
+from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import OPEN, split_reply
 from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.recipe import recipe_for
-from pushback_lib.ship import ollama as ollama_ship
 from pushback_lib.ship.gguf import write_gguf
 from pushback_lib.ship.merge import merge_adapter
-from pushback_lib.ship.ollama import MADE_FROM, connect, modelfile
+from pushback_lib.ship.ollama import MADE_FROM, Modelfile, connect, create_model
 
 pytestmark = [pytest.mark.ollama, pytest.mark.slow]
 
@@ -41,9 +41,8 @@ def made(tmp_path_factory):
     merged = merge_adapter(TINY, TINY.shipped_adapter, folder / "merged")
     gguf = write_gguf(merged, folder / "friction-F32.gguf", "F32")
     client, name = connect(os.environ["OLLAMA_HOST"]), f"pushback-live-{uuid4().hex[:8]}"
-    args = SimpleNamespace(name=name, gguf=gguf, model="tiny", quantize=None, replace=False, push=False, host=None)
     try:
-        assert ollama_ship.run(args) == 0
+        create_model(name, TINY, gguf)
         yield SimpleNamespace(client=client, name=name, gguf=gguf, merged=merged, tokenizer=load_tokenizer(TINY))
     finally:
         for model in client.list().models:
@@ -77,7 +76,9 @@ def test_it_is_a_thinking_model_with_our_template(made):
     shown = made.client.show(made.name)
     assert "thinking" in shown.capabilities
     assert "tools" not in shown.capabilities
-    assert shown.template == modelfile(TINY, made.tokenizer, MADE_FROM).template, "Ollama chose the GGUF's own template"
+    assert shown.template == Modelfile.for_recipe(TINY, made.tokenizer, MADE_FROM).template, (
+        "Ollama chose the GGUF's own template"
+    )
 
 
 @pytest.mark.parametrize("think", [True, False])
@@ -137,13 +138,10 @@ def test_without_thinking_all_is_answer(made):
     assert got.content.strip() == wanted.strip()
 
 
-def test_ollama_quantises_it_and_the_name_is_guarded(made, capsys):
-    args = SimpleNamespace(
-        name=f"{made.name}-q4", gguf=made.gguf, model="tiny", quantize="q4_K_M", replace=False, push=False, host=None
-    )
-    assert ollama_ship.run(args) == 0
-    assert made.client.show(args.name).details.quantization_level == "Q4_K_M"
-    with pytest.raises(ollama_ship.PushbackError, match="already"):
-        ollama_ship.run(args)
-    args.replace = True
-    assert ollama_ship.run(args) == 0
+def test_ollama_quantises_it_and_the_name_is_guarded(made):
+    name = f"{made.name}-q4"
+    create_model(name, TINY, made.gguf, quantize="q4_K_M")
+    assert made.client.show(name).details.quantization_level == "Q4_K_M"
+    with pytest.raises(PushbackError, match="already"):
+        create_model(name, TINY, made.gguf, quantize="q4_K_M")
+    create_model(name, TINY, made.gguf, quantize="q4_K_M", replace=True)

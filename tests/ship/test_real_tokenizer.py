@@ -11,7 +11,7 @@ from pushback_lib.core.records import load_records, prompt_messages, thought_tex
 from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship.gguf import write_gguf
-from pushback_lib.ship.ollama import modelfile
+from pushback_lib.ship.ollama import Modelfile
 from pushback_lib.train.run import make_trainer
 
 pytestmark = pytest.mark.slow
@@ -108,7 +108,7 @@ def test_the_gguf_carries_the_vocabulary_and_llama_cpp_splits_text_alike(recipe,
 
 
 def test_the_modelfile_is_written_for_the_real_tokens(recipe, tokenizer):
-    text = modelfile(recipe, tokenizer, "model.gguf").text
+    text = Modelfile.for_recipe(recipe, tokenizer, "model.gguf").text
     for token in (SPECIAL[0], SPECIAL[1], SPECIAL[2], SPECIAL[3]):
         assert f"PARAMETER stop {json.dumps(token, ensure_ascii=False)}" in text
     assert "PARAMETER num_ctx 4096" in text

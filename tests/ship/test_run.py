@@ -1,4 +1,5 @@
-import argparse
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -6,10 +7,9 @@ from gguf_files import TINY
 from hub_ship import figures
 
 from pushback_lib import cli
-from pushback_lib.core.common import DATA, VOICES, PushbackError
+from pushback_lib.core.common import DATA, PushbackError
 from pushback_lib.model.checks import adapter_fingerprint
-from pushback_lib.model.recipe import recipe_for
-from pushback_lib.ship.run import about, file_name, ship_all, ship_gguf
+from pushback_lib.ship.run import ship_all, ship_gguf
 
 SHIPPED = DATA / "tiny" / "ship"
 
@@ -31,19 +31,11 @@ def test_it_is_small_and_the_only_gguf_under_data():
     assert (SHIPPED / "Modelfile").read_text(encoding="utf-8").startswith(f"FROM ./{found[0].name}\n")
 
 
-def test_files_are_named_as_people_look_for_them():
-    assert file_name(TINY, "friction", "Q8_0") == "pushback-tiny-friction-Q8_0.gguf"
-    real = about(recipe_for("1.5b"), "friction")
-    assert (real.licence, real.base_name) == ("mit", "DeepSeek-R1-Distill-Qwen-1.5B")
-    assert real.base_url == "https://huggingface.co/deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
-    assert {about(TINY, voice).base_url for voice in VOICES} == {""}
-
-
 @pytest.mark.parametrize(
     ("adapter", "kinds", "message"),
     [
         (TINY.shipped_adapter, ("Q3",), r"No GGUF kind 'Q3'\. Choose from F32, F16, BF16, Q8_0, Q4_K_M, Q5_K_M"),
-        (TINY.shipped_adapter, (), r"No GGUF kind"),
+        (TINY.shipped_adapter, (), r"No GGUF kind given\. Choose from F32"),
         (Path("nowhere"), ("Q8_0",), r"No adapter in nowhere\. Train one"),
     ],
 )
@@ -58,16 +50,17 @@ def test_bad_input_is_said_before_anything_is_written(tmp_path, ship, adapter, k
 
 @pytest.mark.slow
 def test_the_whole_flow_leaves_everything_and_no_part(tmp_path):
-    import json
-
-    given = tmp_path / "figures.json"
+    given, adapter, out = tmp_path / "figures.json", tmp_path / "adapter", tmp_path / "ship"
     given.write_text(json.dumps(figures(adapter_fingerprint(TINY.shipped_adapter))))
-    out = tmp_path / "ship"
-    made = ship_all(TINY, TINY.shipped_adapter, out, ("Q8_0", "Q4_K_M"), per_kind=1, figures=given)
+    shutil.copytree(TINY.shipped_adapter, adapter)
+    (adapter / "checkpoint-5").mkdir()
+    (adapter / "training_args.bin").write_bytes(b"a pickle")
+    made = ship_all(TINY, adapter, out, ("Q8_0", "Q4_K_M"), per_kind=1, figures=given)
     assert sorted(path.name for path in out.iterdir()) == [
         "Modelfile", "README.md", "adapter", "baseline", "gguf.json", "gguf.png", "merged",
         *(f"pushback-tiny-friction-{kind}.gguf" for kind in ("F32", "Q4_K_M", "Q8_0")),
     ]  # fmt: skip
+    assert {path.name for path in (out / "adapter").iterdir()} == {path.name for path in TINY.shipped_adapter.iterdir()}
     assert [line.kind for line in made.table.lines] == ["F32", "Q8_0", "Q4_K_M"]
     assert made.files["Q8_0"].read_bytes() == (SHIPPED / made.files["Q8_0"].name).read_bytes()
     assert json.loads((made.merged / "config.json").read_text())["rope_theta"] == 10000.0
@@ -75,41 +68,36 @@ def test_the_whole_flow_leaves_everything_and_no_part(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
-def parsed(*words):
-    parser = argparse.ArgumentParser()
-    cli._add_ship(parser.add_subparsers())
-    return parser.parse_args(["ship", *words])
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["all"], {"model": "tiny", "kinds": None, "n": 20, "run": cli.run_ship}),
-        (["all", "--kind", "F16", "--kind", "Q5_K_M", "-n", "5"], {"kinds": ["F16", "Q5_K_M"], "n": 5}),
-        (["gguf", "--model", "1.5b", "--adapter", "a"], {"model": "1.5b", "adapter": "a", "run": cli.run_gguf}),
-        (["hub", "owner/name", "--dry-run"], {"name": "owner/name", "dry_run": True}),
-        (["ollama", "friction"], {"name": "friction"}),
+        ("all", {"model": "tiny", "kinds": None, "n": 20, "run": cli.run_ship}),
+        ("all --kind F16 --kind Q5_K_M -n 5", {"kinds": ["F16", "Q5_K_M"], "n": 5}),
+        ("gguf --model 1.5b --adapter a", {"model": "1.5b", "adapter": "a", "run": cli.run_gguf}),
+        ("hub owner/name --dry-run", {"name": "owner/name", "dry_run": True}),
+        ("ollama friction", {"name": "friction"}),
     ],
 )
 def test_words_become_arguments(words, expected):
-    args = vars(parsed(*words))
+    args = vars(cli.parser().parse_args(["ship", *words.split()]))
     assert {key: args[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize("words", [[], ["all", "-n", "0"], ["bake"]])
 def test_wrong_words_are_refused(words, capsys):
     with pytest.raises(SystemExit):
-        parsed(*words)
+        cli.parser().parse_args(["ship", *words])
     assert "error" in capsys.readouterr().err
 
 
-def test_a_merged_folder_and_an_adapter_exclude_each_other(tmp_path):
-    args = parsed("gguf", "--merged", str(tmp_path), "--adapter", "a", "--out", str(tmp_path / "out"))
-    with pytest.raises(PushbackError, match=r"--merged holds an adapter already.*Drop one"):
-        args.run(args)
-
-
-def test_a_merged_folder_that_is_not_there_is_named(tmp_path):
-    args = parsed("gguf", "--merged", str(tmp_path / "none"), "--out", str(tmp_path / "out"))
-    with pytest.raises(PushbackError, match=r"No model folder at .*none"):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--merged . --adapter a", r"--merged holds an adapter already.*Drop one"),
+        ("--merged none", r"No model folder at none"),
+    ],
+)
+def test_a_merged_folder_must_be_there_and_excludes_an_adapter(tmp_path, words, message):
+    args = cli.parser().parse_args(["ship", "gguf", *words.split(), "--out", str(tmp_path / "out")])
+    with pytest.raises(PushbackError, match=message):
         args.run(args)
