@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What Colab has preinstalled (August 2026), beside the kit's own libraries
 COLAB := ipywidgets==7.7.1 ipykernel==6.17.1 ipython==7.34.0
 
-.PHONY: demo test colab lab ship slides base wheelhouse clean
+.PHONY: demo test colab lab ship slides bench base wheelhouse clean
 
 demo: .venv/ready  ## make data, fine-tune the bundled model, measure both voices; report in runs/demo
 	$(BIN)/pushback demo
@@ -18,7 +18,7 @@ test: .venv/ready  ## every test that needs no GPU and no outside server
 colab: export JUPYTER_PATH = $(CURDIR)/.venv-colab/share/jupyter
 colab: export PUSHBACK_TEST_KERNEL = colab
 colab: .venv-colab/ready  ## run the five notebooks on the notebook packages that Colab has
-	$(BIN)/python -m pytest tests/test_notebooks.py -k keeps_its_promise
+	$(BIN)/python -m pytest tests/notebooks/test_notebooks.py -k keeps_its_promise
 
 .venv-colab/ready: .venv/ready
 	$(PYTHON) -m venv .venv-colab
@@ -36,7 +36,10 @@ ship: .venv/ready  ## merge, GGUF files, Modelfile, cards and the table of forma
 	$(BIN)/pushback ship all
 
 slides: .venv/ready  ## the deck, the hand-out and the live page; in slides/build (needs Node.js and Chromium)
-	$(BIN)/python -m make
+	$(BIN)/python slides/make.py
+
+bench: .venv/ready  ## the kit's recipe against two others on this machine; writes notebooks/guide/bench.md
+	$(BIN)/python notebooks/guide/bench.py train
 
 wheelhouse: .venv/ready  ## gather the exact wheels in wheelhouse/, for a room without a network
 	mkdir -p wheelhouse

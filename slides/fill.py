@@ -10,17 +10,9 @@ from pathlib import Path
 from pushback_lib.core.common import PushbackError
 
 _NAME = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
-
-
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
-
-
 _IMAGE = re.compile(r"!\[(?:w:(\d+) )?([^\]]*)\]\(([^)\s]*)\)")
-
-
 _MINUTES = re.compile(r"<!--\s*(\d+(?:\.\d+)?) min\b")
-
-
 _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -34,7 +26,7 @@ def as_text(value: object) -> str:
 
 
 def _in_note(value: object) -> str:
-    """`value` for a speaker note, which lies in a comment: shown as it is there, but unable to end the comment."""
+    """`value` for a speaker note, which is a comment: shown unchanged, but unable to end the comment."""
     return re.sub(r"--+", "–", str(value)).replace("<", "‹").replace(">", "›")
 
 
@@ -50,8 +42,8 @@ def fill(page: str, values: Mapping[str, object], where: str) -> str:
         name, at = found[1], found.start()
         if name not in values:
             raise PushbackError(
-                f"{where}, line {_line(page, at)}: no value called {name!r}. Mend the name, or add it to "
-                f"pushback_lib/slides_values.py; there are: {', '.join(sorted(values))}."
+                f"{where}, line {_line(page, at)}: no value called {name!r}. Fix the name, or add it to "
+                f"slides/values.py; there are: {', '.join(sorted(values))}."
             )
         value = values[name]
         if any(start <= at < end for start, end in comments):
@@ -64,7 +56,7 @@ def fill(page: str, values: Mapping[str, object], where: str) -> str:
 def inline_images(page: str, folder: Path, plots: Mapping[str, Callable[[], str]], where: str) -> str:
     """The page with every `![w:WIDTH alternative text](source)` as a picture inside it, WIDTH in pixels or left out.
 
-    `plot:NAME` is drawn by `plots`, anything else lies in `folder`. Written as HTML, since Markdown takes no SVG inline.
+    `plot:NAME` is drawn by `plots`, anything else is a file in `folder`. Written as HTML, since Markdown takes no SVG inline.
     Raises PushbackError, with the line, for an image that is missing, unknown or without alternative text.
     """
 
@@ -87,7 +79,7 @@ def _data_uri(source: str, folder: Path, plots: Mapping[str, Callable[[], str]],
         return svg_uri(plots[source[5:]]())
     path = folder / source
     if path.suffix not in _TYPES or not path.is_file():
-        raise PushbackError(f"{place}: no image at {path}. Put an SVG or PNG there, or mend the path.")
+        raise PushbackError(f"{place}: no image at {path}. Put an SVG or PNG there, or fix the path.")
     return f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 

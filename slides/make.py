@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 import base64
-import hashlib
 import itertools
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,102 +16,13 @@ from typing import Any
 
 from fill import Html, fill, inline_images, minutes_of
 from live import build_live_page
+from npm import MODULES, SLIDES, environment, find_tools, install, run
 from plots import PLOTS
 from values import MICRO, REPOSITORY, RESULTS, check_claims, load_results, said, values
 
-from pushback_lib.core.common import DATA, PushbackError
+from pushback_lib.core.common import PushbackError
 
-SLIDES = DATA.parent / "slides"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
-
-
-def find_tools() -> dict[str, str]:
-    """Paths of node, npm and a Chromium. Raises PushbackError for what is missing."""
-    found = {name: shutil.which(name) for name in ("node", "npm")}
-    found["chromium"] = os.environ.get("CHROME_PATH") or next(filter(None, map(shutil.which, BROWSERS)), None) or _mac_chrome()
-    missing = [name for name, path in found.items() if not path or not Path(path).is_file()]
-    if missing:
-        raise PushbackError(
-            f"The slides need {' and '.join(missing)}, which this machine lacks. On Debian: `apt-get install nodejs npm "
-            "chromium`; elsewhere install Node.js 18 or later and Chrome, and name the browser in CHROME_PATH."
-        )
-    return {name: str(path) for name, path in found.items()}
-
-
-def _mac_chrome() -> str | None:
-    path = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
-    return str(path) if path.is_file() else None
-
-
-def install(tools: Mapping[str, str], folder: Path = SLIDES) -> None:
-    """Installs what package-lock.json pins into slides/node_modules, unless it is there."""
-    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
-    stamp = folder / "node_modules" / ".installed"
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return
-    command = [tools["npm"], "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if run.returncode:
-        raise PushbackError(f"`npm ci` in {folder} failed: {run.stderr.strip()[-600:]}. Check the network, then build again.")
-    stamp.write_text(wanted)
-
-
-def _environment(tools: Mapping[str, str]) -> dict[str, str]:
-    root = {"CHROME_NO_SANDBOX": "1"} if hasattr(os, "geteuid") and os.geteuid() == 0 else {}  # it does not start otherwise
-    return {**os.environ, "CHROME_PATH": tools["chromium"], **root}
-
-
-def fonts() -> str:
-    """The deck's fonts as CSS with everything inside: metric twins of Arial and Courier New, so no machine changes a line."""
-    faces = []
-    for family, weight in itertools.product(("Arimo", "Cousine"), (400, 700)):
-        name = family.lower()
-        file = SLIDES / "node_modules" / "@fontsource" / name / "files" / f"{name}-latin-{weight}-normal.woff2"
-        data = base64.b64encode(file.read_bytes()).decode()
-        faces.append(f"@font-face{{font-family:{family};font-weight:{weight};"
-                     f"src:url(data:font/woff2;base64,{data}) format('woff2')}}")  # fmt: skip
-    return "\n".join(faces)
-
-
-def marp(deck: str, kind: str, work: Path, tools: Mapping[str, str]) -> Path:
-    """The deck as slides.html or slides.pdf. Raises PushbackError with Marp's words if it fails or warns."""
-    page, made = work / f"{kind}.md", work / f"slides.{kind}"
-    page.write_text(deck, encoding="utf-8")
-    theme = work / "theme.css"
-    theme.write_text((SLIDES / "theme.css").read_text(encoding="utf-8") + fonts(), encoding="utf-8")
-    options = ["--pdf", "--pdf-notes", "--pdf-outlines"] if kind == "pdf" else []
-    command = [tools["node"], str(SLIDES / "node_modules" / "@marp-team" / "marp-cli" / "marp-cli.js"), *options,
-               "--config-file", str(SLIDES / "marp.config.mjs"), "--theme-set", str(theme),
-               "-o", str(made), str(page)]  # fmt: skip
-    run = subprocess.run(command, capture_output=True, text=True, env=_environment(tools), stdin=subprocess.DEVNULL)
-    warnings = [line for line in run.stderr.splitlines() if re.search(r"\bWARN\b|\bERROR\b", line)]
-    if run.returncode or warnings or not made.is_file():
-        raise PushbackError(f"Marp was not happy with slides/deck.md ({kind}): {' '.join(warnings) or run.stderr[-600:]}")
-    return made
-
-
-def browser(tools: Mapping[str, str], *arguments: str) -> str:
-    """What slides/browser.mjs says to these arguments. Raises PushbackError with Chromium's words if it fails."""
-    command = [tools["node"], str(SLIDES / "browser.mjs"), *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, env=_environment(tools))
-    if run.returncode:
-        raise PushbackError(f"Chromium could not {arguments[0]} {arguments[1]}: {run.stderr.strip()[-600:]}")
-    return run.stdout
-
-
-def check_fit(deck: Path, tools: Mapping[str, str], pictures: Path | None = None) -> None:
-    """Opens the deck in Chromium and looks at every slide. Raises PushbackError for what does not fit or cannot be read."""
-    if pictures:
-        pictures.mkdir(parents=True, exist_ok=True)
-    problems = json.loads(browser(tools, "check", str(deck), *([str(pictures)] if pictures else [])))
-    if problems:
-        lines = "\n".join(f"  slide {one['slide']}: {one['problem']}" for one in problems[:20])
-        raise PushbackError(
-            f"{len(problems)} things on the slides do not fit or cannot be read:\n{lines}\nMend slides/deck.md."
-        )
-
-
-COUNT, MINUTES = (25, 35), (43.0, 45.0)
+COUNT, MINUTES = (25, 35), (43.0, 45.0)  # slides, and minutes of notes, that the talk may have
 LIVE = Html('<iframe src="live.html#stage" title="Both voices, live: the bundled model in this browser"></iframe>')
 # what the PDF shows in its place
 STILL = """<p class="ask">{{harm.request}}</p>
@@ -138,7 +45,7 @@ def build_deck(out: Path, results: Path = RESULTS, speaker: str = "", pictures: 
     `pictures` is a folder for a picture of every slide, also of those that do not fit.
     Raises PushbackError, before anything slow where it can, for whatever would make the talk wrong or unreadable.
     """
-    tools = find_tools()
+    tools = find_tools("node", "npm", "chromium")
     figures = load_results(results)
     check_claims(figures)
     deck = (SLIDES / "deck.md").read_text(encoding="utf-8")
@@ -169,14 +76,50 @@ def check_times(minutes: list[float]) -> None:
         )
 
 
-def _qr(link: str) -> Html:
-    import segno
+def fonts() -> str:
+    """The deck's fonts as CSS with everything inside: metric twins of Arial and Courier New, so no machine changes a line."""
+    faces = []
+    for family, weight in itertools.product(("Arimo", "Cousine"), (400, 700)):
+        name = family.lower()
+        file = MODULES / "@fontsource" / name / "files" / f"{name}-latin-{weight}-normal.woff2"
+        data = base64.b64encode(file.read_bytes()).decode()
+        faces.append(f"@font-face{{font-family:{family};font-weight:{weight};"
+                     f"src:url(data:font/woff2;base64,{data}) format('woff2')}}")  # fmt: skip
+    return "\n".join(faces)
 
-    return Html(
-        segno.make(link, error="m").svg_inline(
-            scale=3, border=0, omitsize=True, svgclass="qr", lineclass=None, title=f"QR code: {link}"
-        )
-    )
+
+def marp(deck: str, kind: str, work: Path, tools: Mapping[str, str]) -> Path:
+    """The deck as slides.html or slides.pdf. Raises PushbackError with Marp's words if it fails or warns."""
+    page, made, theme = work / f"{kind}.md", work / f"slides.{kind}", work / "theme.css"
+    page.write_text(deck, encoding="utf-8")
+    theme.write_text((SLIDES / "theme.css").read_text(encoding="utf-8") + fonts(), encoding="utf-8")
+    options = ["--pdf", "--pdf-notes", "--pdf-outlines"] if kind == "pdf" else []
+    command = [tools["node"], str(MODULES / "@marp-team" / "marp-cli" / "marp-cli.js"), *options,
+               "--config-file", str(SLIDES / "marp.config.mjs"), "--theme-set", str(theme),
+               "-o", str(made), str(page)]  # fmt: skip
+    problem = f"Marp could not make slides.{kind} of slides/deck.md"
+    done = run(command, problem, "Fix the deck, then build again.", env=environment(tools))
+    warnings = [line for line in done.stderr.splitlines() if re.search(r"\bWARN\b|\bERROR\b", line)]
+    if warnings or not made.is_file():
+        raise PushbackError(f"{problem}: {' '.join(warnings) or done.stderr[-600:]}. Fix the deck, then build again.")
+    return made
+
+
+def browser(tools: Mapping[str, str], *arguments: str) -> str:
+    """What slides/browser.mjs prints for these arguments. Raises PushbackError with Chromium's words if it fails."""
+    command = [tools["node"], str(SLIDES / "browser.mjs"), *arguments]
+    problem = f"Chromium could not {arguments[0]} {arguments[1]}"
+    return run(command, problem, "Close other programs, then build again.", env=environment(tools)).stdout
+
+
+def check_fit(deck: Path, tools: Mapping[str, str], pictures: Path | None = None) -> None:
+    """Opens the deck in Chromium and looks at every slide. Raises PushbackError for what does not fit or cannot be read."""
+    if pictures:
+        pictures.mkdir(parents=True, exist_ok=True)
+    problems = json.loads(browser(tools, "check", str(deck), *([str(pictures)] if pictures else [])))
+    if problems:
+        lines = "\n".join(f"  slide {one['slide']}: {one['problem']}" for one in problems[:20])
+        raise PushbackError(f"{len(problems)} things on the slides do not fit or cannot be read:\n{lines}\nFix slides/deck.md.")
 
 
 def handout(template: str, words: Mapping[str, object], work: Path, tools: Mapping[str, str]) -> Path:
@@ -190,6 +133,13 @@ def handout(template: str, words: Mapping[str, object], work: Path, tools: Mappi
     if pages != 1:
         raise PushbackError(f"The hand-out has {pages} pages instead of one. Shorten slides/handout.html.")
     return made
+
+
+def _qr(link: str) -> Html:
+    import segno
+
+    code = segno.make(link, error="m")
+    return Html(code.svg_inline(scale=3, border=0, omitsize=True, svgclass="qr", lineclass=None, title=f"QR code: {link}"))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Draws the measured figures large enough for the back row, as SVG; knows nothing about where they were measured."""
+"""Draw the measured figures large enough for the back row, as SVG."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from values import Results, at_setting, with_reasoning
 
 from pushback_lib.core.common import BASELINE, FRICTION
+from pushback_lib.core.show import spread
 from pushback_lib.core.stats import Rate, wilson
 from pushback_lib.language.requests import FRICTION_KINDS
-from pushback_lib.measure.plots import spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +25,7 @@ STYLE = {
     "font.size": 26, "font.family": "DejaVu Sans", "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.facecolor": PAPER, "figure.facecolor": PAPER, "axes.spines.top": False,
     "axes.spines.right": False, "axes.linewidth": 1.5, "svg.fonttype": "path", "svg.hashsalt": "slides", "axes.titlesize": 28,
-    "lines.markersize": 15,
-    "lines.linewidth": 3, "legend.frameon": False, "legend.fontsize": 26,
+    "lines.markersize": 15, "lines.linewidth": 3, "legend.frameon": False, "legend.fontsize": 26,
 }  # fmt: skip
 
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from fill import Html, as_text
 
 from pushback_lib.core.common import DATA, VOICES, PushbackError
 from pushback_lib.core.files import replacing
-from pushback_lib.core.records import PERSONAS, Record, load_records
+from pushback_lib.core.records import PERSONAS, Record, load_records, prompt_messages, to_messages
 from pushback_lib.core.stats import Rate, wilson
+from pushback_lib.language.corpus import friction_records
 from pushback_lib.language.requests import FRICTION_KINDS
 from pushback_lib.model.checks import adapter_fingerprint, fingerprint
-from pushback_lib.model.recipe import RECIPES, recipe_for
+from pushback_lib.model.recipe import RECIPES, published_config, recipe_for
+from pushback_lib.train.memory import nf4_bytes, state_bytes, unquantised_bytes
 
 RESULTS = DATA / "results"
 Results = Mapping[str, Any]
@@ -58,22 +61,20 @@ def _result(path: Path, command: str, now: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def rate(found: Mapping[str, Any]) -> Rate:
-    """A rate as results files hold it."""
-    return Rate(found["hits"], found["n"], found["low"], found["high"])
+def _line(lines: Sequence[Mapping[str, Any]], **chosen: object) -> dict[str, Rate]:
+    """The rates in the line that has the chosen fields."""
+    line = next(one for one in lines if all(one[name] == value for name, value in chosen.items()))
+    return {name: Rate.from_dict(one) for name, one in line.items() if isinstance(one, dict)}
 
 
-def at_setting(results: Results, scale: float, split: str = "test") -> dict[str, Rate]:
-    """The dial's rates at one setting."""
-    line = next(one for one in results["dial"]["scales"] if one["scale"] == scale and one["split"] == split)
-    return {name: rate(one) for name, one in line.items() if isinstance(one, dict)}
+def at_setting(results: Results, scale: float) -> dict[str, Rate]:
+    """The dial's rates at one setting, on the test split."""
+    return _line(results["dial"]["scales"], scale=scale, split="test")
 
 
 def with_reasoning(results: Results, reasoning: str, prompts: str = "friction called for") -> dict[str, Rate]:
     """The thinking experiment's rates under one condition."""
-    lines = results["thinking"]["conditions"]
-    line = next(one for one in lines if one["reasoning"] == reasoning and one["prompts"] == prompts)
-    return {name: rate(one) for name, one in line.items() if isinstance(one, dict)}
+    return _line(results["thinking"]["conditions"], reasoning=reasoning, prompts=prompts)
 
 
 # what the slides' sentences claim, and the figures that must bear it out
@@ -102,7 +103,7 @@ def check_claims(results: Results) -> None:
     if broken:
         raise PushbackError(
             f"The figures in data/results no longer show that {'; that '.join(broken)}. Rewrite those slides in "
-            "slides/deck.md, then mend CLAIMS in pushback_lib/slides_results.py."
+            "slides/deck.md, then fix CLAIMS in slides/values.py."
         )
 
 
@@ -129,12 +130,10 @@ def said(cache: Path) -> dict[str, Any]:
     """
     key = _key()
     if cache.is_file():
-        try:
+        with suppress(ValueError):  # the file was cut off by something else: ask again
             kept = json.loads(cache.read_text(encoding="utf-8"))
-        except ValueError:  # cut off by something else: ask again
-            kept = {}
-        if kept.get("key") == key:
-            return kept
+            if kept.get("key") == key:
+                return kept
     fresh = {"key": key, **_ask()}
     with replacing(cache) as part:
         part.write_text(json.dumps(fresh, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -142,10 +141,9 @@ def said(cache: Path) -> dict[str, Any]:
 
 
 def _ask() -> dict[str, Any]:
-    from pushback_lib.core.records import prompt_messages
-    from pushback_lib.model.voices import load_speaker
+    from pushback_lib.model.voices import load_voices
 
-    speaker = load_speaker(recipe_for("tiny"))
+    speaker = load_voices(recipe_for("tiny"))
     conversations = [prompt_messages(text, speaker.recipe.system) for text in REQUESTS.values()]
     replies = {
         name: {"request": text, **{voice: {"thought": one.thought, "answer": one.answer}
@@ -159,9 +157,6 @@ def _trap(tokenizer: Any, system: str) -> dict[str, str]:
     """One training example as the published template renders it, and as TRL's training variant does."""
     from trl.chat_template_utils import get_training_chat_template
 
-    from pushback_lib.core.records import to_messages
-    from pushback_lib.language.corpus import friction_records
-
     example = next(record for record in friction_records(50, recipe_for("tiny").seed) if record.behaviour == "clarify")
     messages = to_messages(example, system)
     training = get_training_chat_template(tokenizer)
@@ -174,8 +169,6 @@ def _trap(tokenizer: Any, system: str) -> dict[str, str]:
 REPOSITORY = "https://github.com/push-back-ai/push-back-ai"
 MICRO = f"{REPOSITORY}/blob/main/data/micro.jsonl"
 SHOWN_RECORD = "cooking-0036"  # the debate of the talk: short enough to be read aloud
-NF4_BITS = 4.127  # a weight: 4 bits, and 0.127 of doubly quantised constants (QLoRA, arXiv:2305.14314, section 3)
-VOCABULARY_7B, WIDTH_7B = 152_064, 3_584  # config.json of DeepSeek-R1-Distill-Qwen-7B; embedding and head stay in 16 bits
 
 
 def values(results: Results, said: Mapping[str, Any], speaker: str = "") -> dict[str, object]:
@@ -233,7 +226,7 @@ def _record(records: list[Record]) -> dict[str, object]:
     record = next((one for one in records if one.id == SHOWN_RECORD), None)
     if record is None:
         raise PushbackError(
-            f"data/friction holds no record {SHOWN_RECORD!r}. Choose another as SHOWN_RECORD in slides_values.py."
+            f"data/friction holds no record {SHOWN_RECORD!r}. Choose another as SHOWN_RECORD in slides/values.py."
         )
     thoughts = [(one.persona, _marked(one.thought, one.friction)) for one in record.thoughts]
     return {"record.id": record.id, "record.request": record.user_input, "record.answer": record.answer,
@@ -241,105 +234,93 @@ def _record(records: list[Record]) -> dict[str, object]:
 
 
 def _training() -> dict[str, object]:
+    from safetensors import safe_open
+
     tiny, seven = recipe_for("tiny"), RECIPES["7b"]
-    header = _safetensors_header(tiny.shipped_adapter / "adapter_model.safetensors")
-    trained = sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    embedded = 2 * VOCABULARY_7B * WIDTH_7B
-    small = ((seven.parameters - embedded) * NF4_BITS / 8 + embedded * 2) / 2**30
+    adapter = tiny.shipped_adapter / "adapter_model.safetensors"
+    with safe_open(adapter, "np") as weights:
+        trained = sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    shape = published_config("7b")
+    small = (nf4_bytes(shape) + state_bytes(shape) + unquantised_bytes(shape, compute=2)) / 2**30
     base = DATA / "tiny" / "base" / "README.md"
     return {
         **{f"{name}.{key}": f"{getattr(recipe, key):g}" for name, recipe in (("tiny", tiny), ("7b", seven))
            for key in ("rank", "alpha", "epochs", "learning_rate", "effective_batch", "max_length")},
-        "tiny.parameters": _found(base, r"([\d,]+) parameters"), "tiny.tokens": _found(base, r"([\d,]+) tokens"),
+        "tiny.parameters": f"{tiny.parameters:,}", "tiny.tokens": _found(base, r"([\d,]+) tokens"),
         "tiny.minutes": _found(base, r"(\d+) minutes on"), "tiny.examples": f"{tiny.examples:,}", "tiny.system": tiny.system,
         "lora.trained": f"{trained:,}", "lora.share": f"{100 * trained / tiny.parameters:.0f} %",
         "lora.layer": f"{tiny.rank * (256 + 768):,}", "lora.frozen": f"{256 * 768:,}",
-        "lora.file": f"{(tiny.shipped_adapter / 'adapter_model.safetensors').stat().st_size / 1e6:.1f} MB",
+        "lora.file": f"{adapter.stat().st_size / 1e6:.1f} MB",
         "7b.parameters": f"{seven.parameters / 1e9:.1f} billion", "7b.gib16": f"{2 * seven.parameters / 2**30:.1f} GiB",
         "7b.gib4": f"{small:.1f} GiB", "dial.sizes": ", ".join(RECIPES),
     }  # fmt: skip
 
 
-def _safetensors_header(path: Path) -> dict[str, Any]:
-    """Names and shapes at the head of a safetensors file: eight bytes of length, then JSON."""
-    with path.open("rb") as file:
-        return json.loads(file.read(int.from_bytes(file.read(8), "little")))
-
-
-def _short(one: Rate) -> Html:
+def _big(one: Rate) -> Html:
     """A rate as a big number, with n and interval below."""
-    low, high = f"{100 * one.low:.0f}", f"{100 * one.high:.0f}"
-    return Html(f"<b>{100 * one.share:.0f} %</b><small>[{low}–{high}], n = {one.n}</small>")
+    share, low, high = (f"{100 * part:.0f}" for part in (one.share, one.low, one.high))
+    return Html(f"<b>{share} %</b><small>[{low}–{high}], n = {one.n}</small>")
 
 
 def _measured(results: Results) -> dict[str, object]:
-    best = results["dial"]["recommended"]
-    rates = {f"demo.{name}": rate(one) for name, one in results["demo"]["rates"].items()}
-    rates |= {f"dial.best.{name}": one for name, one in at_setting(results, best).items()}
-    rates |= {f"dial.half.{name}": one for name, one in at_setting(results, 0.5).items()}
-    rates |= {f"dial.most.{name}": one for name, one in at_setting(results, 1.5).items()}
+    demo, best = results["demo"], results["dial"]["recommended"]
+    groups = {
+        "demo": {name: Rate.from_dict(one) for name, one in demo["rates"].items()},
+        **{f"dial.{name}": at_setting(results, scale) for name, scale in (("best", best), ("half", 0.5), ("most", 1.5))},
+    }
     for short, reasoning in (("own", "own reasoning"), ("none", "no reasoning"), ("other", "another prompt's"),
                              ("twin", "the twin's")):  # fmt: skip
-        rates |= {f"thinking.{short}.{name}": one for name, one in with_reasoning(results, reasoning).items()}
-        rates |= {
-            f"thinking.{short}.innocent.{name}": one for name, one in with_reasoning(results, reasoning, "innocent").items()
-        }
-    lowest = min((line for line in results["demo"]["kinds"] if line["voice"] == "friction" and line["kind"] in FRICTION_KINDS),
+        groups[f"thinking.{short}"] = with_reasoning(results, reasoning)
+        groups[f"thinking.{short}.innocent"] = with_reasoning(results, reasoning, "innocent")
+    rates = {f"{group}.{name}": one for group, found in groups.items() for name, one in found.items()}
+    eight = wilson(8, 10)
+    lowest = min((line for line in demo["kinds"] if line["voice"] == "friction" and line["kind"] in FRICTION_KINDS),
                  key=lambda line: line["right"] / line["n"])  # fmt: skip
     return {
-        **{name: str(one) for name, one in rates.items()}, **{f"{name}.big": _short(one) for name, one in rates.items()},
-        "dial.recommended": f"{best:g}", "demo.seconds": results["demo"]["training_seconds"],
-        "demo.machine": results["demo"]["machine"], "demo.missed": len(results["demo"]["missed_targets"]),
-        "demo.per_kind": results["demo"]["kinds"][0]["n"],
-        "demo.kinds": len({line["kind"] for line in results["demo"]["kinds"]}),
-        "eight.low": f"{100 * wilson(8, 10).low:.0f}", "eight.high": f"{100 * wilson(8, 10).high:.0f}",
+        **{name: str(one) for name, one in rates.items()},
+        **{f"{name}.big": _big(one) for name, one in rates.items()},
+        "dial.recommended": f"{best:g}", "demo.seconds": demo["training_seconds"], "demo.machine": demo["machine"],
+        "demo.missed": len(demo["missed_targets"]), "demo.per_kind": demo["kinds"][0]["n"],
+        "demo.kinds": len({line["kind"] for line in demo["kinds"]}),
+        "eight.low": f"{100 * eight.low:.0f}", "eight.high": f"{100 * eight.high:.0f}",
         "demo.weakest": f"{lowest['kind'].replace('_', ' ')}: {lowest['right']} of {lowest['n']}",
     }  # fmt: skip
 
 
 def _formats(results: Results) -> dict[str, object]:
-    """The table of file formats, and how its figures came about."""
+    """The table of file formats, and how its figures came about; the speeds in that file are not shown."""
     lines = results["gguf"]["formats"]
     head = ("format", "MB", "KL, millinats", "friction, %", "over-friction, %")
     rows = [_row(head, "th"), *(_row(_format(one), "td") for one in lines)]
-    table = Html(f'<table class="dense">{"".join(rows)}</table>')
-    return {"gguf.table": table, "gguf.note": _format_note(results["gguf"])}
+    far = next((one["kl"] for one in lines if one["kl"]), None)
+    where = f" KL against F32: mean over {far['positions']} positions of {far['replies']} replies." if far else ""
+    n = [lines[0]["rates"]["friction"][name]["n"] for name in ("friction", "over_friction")]
+    note = f"Each file run in llama.cpp on {n[0]} and {n[1]} held-out prompts, greedy, 95 % intervals.{where}"
+    return {"gguf.table": Html(f'<table class="dense">{"".join(rows)}</table>'), "gguf.note": note}
 
 
 def _row(cells: tuple[str, ...], kind: str) -> str:
     return f"<tr>{''.join(f'<{kind}>{as_text(cell)}</{kind}>' for cell in cells)}</tr>"
 
 
-def _format_note(found: Mapping[str, Any]) -> str:
-    """How the shown columns came about; the speeds, which the file also holds, are not shown."""
-    far = next((one["kl"] for one in found["formats"] if one["kl"]), None)
-    where = f" KL against F32: mean over {far['positions']} positions of {far['replies']} replies." if far else ""
-    n = [found["formats"][0]["rates"]["friction"][name]["n"] for name in ("friction", "over_friction")]
-    return f"Each file run in llama.cpp on {n[0]} and {n[1]} held-out prompts, greedy, 95 % intervals.{where}"
-
-
 def _format(one: Mapping[str, Any]) -> tuple[str, ...]:
     far, voice = one["kl"], one["rates"]["friction"]
     kl = f"{1000 * far['mean']:.2g} [{1000 * far['low']:.2g}–{1000 * far['high']:.2g}]" if far else "0"
     kl = "under 0.001" if far and far["high"] < 1e-6 else kl
-    rates = [str(rate(voice[name])).rpartition(" of ")[0].replace(" %", "") for name in ("friction", "over_friction")]
+    rates = [str(Rate.from_dict(voice[name])).rpartition(" of ")[0].replace(" %", "") for name in ("friction", "over_friction")]
     return one["format"], f"{one['bytes'] / 1e6:.1f}", kl, *rates
 
 
 def _markers() -> dict[str, object]:
-    """The detector card's pooled accuracy by marker, with interval and n."""
-    card = (RESULTS / "detector-card.md").read_text(encoding="utf-8")
-    sections = {found[1]: found[2] for found in re.finditer(r"^## (\w+): .*?\n(.*?)(?=^## |\Z)", card, re.M | re.S)}
-    table = {}
-    for name in ("refusal", "clarify", "disagree"):
-        n, share, low, high = re.search(r"^\| all \| (\d+) \| ([\d.]+) \[([\d.]+), ([\d.]+)\]", sections[name], re.M).groups()
-        percent = [f"{100 * float(one):.0f}" for one in (share, low, high)]
-        table[f"markers.{name}"] = Html(f"<b>{percent[0]} %</b><small>[{percent[1]}–{percent[2]}], n = {n}</small>")
-    return table
+    """The pooled accuracy of three markers, from the figures beside the detector card."""
+    files = json.loads((RESULTS / "detector-card.json").read_text(encoding="utf-8"))["files"].values()
+    pooled = {one["kind"]: one["figures"] for scores in files for one in scores if one["slice"] == "all"}
+    rates = {name: Rate.from_dict(pooled[name]["accuracy"]) for name in ("refusal", "clarify", "disagree")}
+    return {f"markers.{name}": _big(one) for name, one in rates.items()}
 
 
 def _found(path: Path, pattern: str) -> str:
     found = re.search(pattern, path.read_text(encoding="utf-8"))
     if not found:
-        raise PushbackError(f"{path} no longer says {pattern!r}. Mend the pattern in pushback_lib/slides_values.py.")
+        raise PushbackError(f"{path} no longer says {pattern!r}. Fix the pattern in slides/values.py.")
     return found[1]

@@ -19,7 +19,7 @@ export function splitReply(text) {
   return { thought: text.slice(0, end).trim(), answer: "", open: true };
 }
 
-/** Wilson's score interval at 95 % (JASA 22, 1927), as pushback_lib/stats.py computes it. */
+/** Wilson's score interval at 95 % (JASA 22, 1927), as pushback_lib/core/stats.py computes it. */
 export function wilson(hits, n) {
   const z = 1.959963984540054, share = hits / n, z2 = z * z;
   const middle = (share + z2 / (2 * n)) / (1 + z2 / n);

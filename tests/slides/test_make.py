@@ -1,35 +1,24 @@
 """The talk: built once with the real Marp and Chromium, then looked at; and everything that must stop a build."""
 
-from __future__ import annotations
-
+import io
 import json
 import re
 import shutil
+from contextlib import redirect_stdout, suppress
 from copy import deepcopy
 from dataclasses import asdict
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import values as slides_results
-from fill import as_text, inline_images, slides_of
-from make import (
-    SLIDES,
-    Html,
-    build_deck,
-    check_fit,
-    check_times,
-    fill,
-    find_tools,
-    handout,
-    install,
-    marp,
-    minutes_of,
-)
+from bs4 import BeautifulSoup
+from fill import Html, as_text, fill, inline_images, minutes_of, slides_of
+from make import build_deck, check_fit, check_times, handout, marp
+from npm import SLIDES, find_tools, install
 from plots import PLOTS
 from values import CLAIMS, MADE_BY, REQUESTS, _key, check_claims, load_results, said
 
-from pushback_lib.cli import parser
+from pushback_lib.cli import main as pushback
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.stats import wilson
 
@@ -37,6 +26,7 @@ ROOT = SLIDES.parent
 DECK = (SLIDES / "deck.md").read_text(encoding="utf-8")
 HANDOUT = (SLIDES / "handout.html").read_text(encoding="utf-8")
 HOSTILE = "<img src=x onerror=alert(1)> --> </section> **bold** {{demo.friction}} `code` <script>1</script>"
+TOOLS = ("node", "npm", "chromium")
 HEAD = "---\nmarp: true\ntheme: pushback\nsize: 16:9\nlang: en\n---\n"
 
 
@@ -60,32 +50,16 @@ def built(asked, tmp_path_factory):
     return {path.name: path for path in build_deck(out, slides_results.RESULTS, speaker="Ada <b>Example</b>")}
 
 
-class Elements(HTMLParser):
-    """Start tags with their attributes, and all text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-
 @pytest.mark.slow
 def test_the_deck_is_one_file_with_a_language_and_all_slides(built):
-    page = Elements(built["slides.html"].read_text(encoding="utf-8"))
-    assert dict(page.tags)["html"]["lang"] == "en"
-    assert sum(tag == "section" and "id" in found for tag, found in page.tags) == len(slides_of(DECK))
-    outside = [found.get(name) for tag, found in page.tags for name in ("src", "href") if tag != "a" and found.get(name)]
+    page = BeautifulSoup(built["slides.html"].read_text(encoding="utf-8"), "html.parser")
+    assert page.html["lang"] == "en"
+    assert len(page.select("section[id]")) == len(slides_of(DECK))
+    outside = [tag.get("src") or tag.get("href") for tag in page.select("[src], [href]:not(a)")]
     assert {one.partition(":")[0] for one in outside} <= {"data", "live.html#stage"}, "something is not inside the file"
-    assert "Ada <b>Example</b>" in page.text
-    assert "live.html#stage" in [found.get("src") for tag, found in page.tags if tag == "iframe"]
-    assert "{{" not in page.text
+    assert "Ada <b>Example</b>" in page.get_text()
+    assert [tag["src"] for tag in page.select("iframe")] == ["live.html#stage"]
+    assert "{{" not in page.get_text()
 
 
 @pytest.mark.slow
@@ -103,16 +77,12 @@ def test_the_pdf_is_tagged_and_carries_notes_and_alternative_texts(built):
     assert "live.html" in "".join(page.extract_text() for page in file.pages)
 
 
-def alternative_texts(node, found=None):
-    found = [] if found is None else found
+def alternative_texts(node):
     node = node.get_object()
-    if isinstance(node, dict):
-        found += [node["/Alt"]] if "/Alt" in node else []
-        node = [node["/K"]] if "/K" in node else []
     if isinstance(node, list):
-        for child in node:
-            alternative_texts(child, found)
-    return found
+        return [text for child in node for text in alternative_texts(child)]
+    own = [node["/Alt"]] if isinstance(node, dict) and "/Alt" in node else []
+    return own + (alternative_texts(node["/K"]) if isinstance(node, dict) and "/K" in node else [])
 
 
 @pytest.mark.slow
@@ -127,13 +97,9 @@ def test_the_handout_is_one_tagged_page_with_its_links(built):
 
 
 def test_a_handout_of_two_pages_stops_the_build(tmp_path):
+    page = "<!doctype html><style>@page { size: A4 }</style><p style='height: 400mm'>{{a}}</p>"
     with pytest.raises(PushbackError, match="2 pages instead of one"):
-        handout(
-            "<!doctype html><style>@page { size: A4 }</style><p style='height: 400mm'>{{a}}</p>",
-            {"a": 1},
-            tmp_path,
-            find_tools(),
-        )
+        handout(page, {"a": 1}, tmp_path, find_tools(*TOOLS))
 
 
 # one slide each, and the problem that must be found on it; the last is what a hostile reply looks like
@@ -150,7 +116,7 @@ BROKEN = (
 
 
 def test_slides_that_do_not_fit_or_cannot_be_read_stop_the_build(tmp_path):
-    tools = find_tools()
+    tools = find_tools(*TOOLS)
     install(tools)
     made = marp(HEAD + "\n\n---\n\n".join(slide for slide, _ in BROKEN), "html", tmp_path, tools)
     with pytest.raises(PushbackError) as error:
@@ -159,15 +125,15 @@ def test_slides_that_do_not_fit_or_cannot_be_read_stop_the_build(tmp_path):
         place = 0 if problem == "asks the network" else number
         lines = [line for line in str(error.value).splitlines() if line.strip().startswith(f"slide {place}:")]
         assert any(problem in line for line in lines) if problem else not lines, f"slide {number} {slide[:60]!r} -> {lines}"
-    page = Elements(made.read_text(encoding="utf-8"))
-    assert HOSTILE in page.text
-    assert not [found for tag, found in page.tags if "onerror" in found or found.get("src") == "x"]
+    page = BeautifulSoup(made.read_text(encoding="utf-8"), "html.parser")
+    assert HOSTILE in page.get_text()
+    assert not page.select("[onerror], [src=x]")
 
 
 def test_a_warning_of_marp_stops_the_build(tmp_path):
     (tmp_path / "local.png").write_bytes(b"")
     with pytest.raises(PushbackError, match="WARN"):
-        marp(HEAD + "![w:20](local.png)", "pdf", tmp_path, find_tools())
+        marp(HEAD + "![w:20](local.png)", "pdf", tmp_path, find_tools(*TOOLS))
 
 
 def test_the_talk_has_its_time():
@@ -304,23 +270,44 @@ def test_every_command_on_slides_and_handout_exists():
     targets = set(re.findall(r"(?:^|<code>)make ([a-z]+)\b", text, re.M))
     assert {"demo", "lab", "slides", "ship"} <= targets
     assert [one for one in targets if not re.search(rf"^{one}:", makefile, re.M)] == []
-    known = parser()._subparsers._group_actions[0].choices
-    assert [one for one in re.findall(r"<code>(?:\.venv/bin/)?pushback (\w+)", text) if one not in known] == []
+    commands = set(re.findall(r"<code>(?:\.venv/bin/)?pushback (\w+)", text))
+    assert commands
+    assert [one for one in commands if "Usage" not in help_of(one) and "usage" not in help_of(one)] == []
 
 
-def test_no_lock_file_names_a_registry():
-    text = (SLIDES / "package-lock.json").read_text(encoding="utf-8")
-    assert "resolved" not in text
-    assert "registry" not in text
-    pinned = json.loads((SLIDES / "package.json").read_text(encoding="utf-8"))["dependencies"]
+def help_of(command):
+    with redirect_stdout(io.StringIO()) as shown, suppress(SystemExit):
+        pushback([command, "--help"])
+    return shown.getvalue()
+
+
+def test_the_lock_file_pins_every_package_and_names_no_registry():
+    package = json.loads((SLIDES / "package.json").read_text(encoding="utf-8"))
+    pinned = package["dependencies"] | package["devDependencies"]
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in pinned.values()), pinned
+    text = (SLIDES / "package-lock.json").read_text(encoding="utf-8")
+    assert not re.search(r"https?://registry|resolved", text)
+    assert json.loads(text)["packages"][""]["dependencies"] == package["dependencies"]
+    folders = {path.parent for path in SLIDES.rglob("package*.json") if "node_modules" not in path.parts}
+    assert folders == {SLIDES}
+
+
+def test_packages_that_do_not_come_stop_the_build_and_are_asked_for_again(tmp_path, monkeypatch):
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(SLIDES / name, tmp_path)
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
+    monkeypatch.setenv("npm_config_fetch_retries", "0")
+    for _ in range(2):
+        with pytest.raises(PushbackError, match=r"(?s)`npm ci` in .* failed: .*ECONNREFUSED.*Check the network"):
+            install(find_tools("node", "npm"), tmp_path)
 
 
 def test_a_machine_without_node_or_browser_is_told_so(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("CHROME_PATH", "/nowhere/chrome")
     with pytest.raises(PushbackError, match=r"need node and npm and chromium.*apt-get install nodejs npm"):
-        find_tools()
+        find_tools(*TOOLS)
 
 
 def test_kept_replies_are_used_while_the_model_is_the_same(tmp_path):
@@ -330,7 +317,7 @@ def test_kept_replies_are_used_while_the_model_is_the_same(tmp_path):
 
 
 @pytest.mark.slow
-def test_replies_of_another_model_are_asked_anew(asked):
+def test_replies_of_another_model_are_asked_for_again(asked):
     fresh, kept = asked
     assert fresh == json.loads(kept.read_text(encoding="utf-8"))
     assert {name: one["request"] for name, one in fresh["replies"].items()} == REQUESTS
