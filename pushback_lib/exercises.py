@@ -1,6 +1,6 @@
-"""Checks the notebooks' exercises and says what is still missing; holds no solutions and loads no model.
+"""Checks the notebooks' exercises and says what is still missing.
 
-A check never raises on a wrong or unfinished attempt: it answers with a `Verdict`, whose view is one plain sentence.
+A check never raises an error for a wrong or unfinished attempt: it returns a `Verdict`, shown as one plain sentence.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Verdict:
 
 
 def _words(text: str) -> list[str]:
-    """The words, in lower case: no dots, no numbers; a hyphenated word is one."""
+    """The words, in lower case, without dots and numbers; a hyphenated word counts as one."""
     return words(text.replace("-", ""))
 
 
 def _cases(attempt: Callable[..., Any], cases: Sequence[tuple[tuple[Any, ...], Any]], praise: str) -> Verdict:
-    """Compares `attempt(*arguments)` with what each case expects; names the first that differs."""
+    """Compares `attempt(*arguments)` with what each case expects, and names the first case that differs."""
     for arguments, expected in cases:
         shown = ", ".join(map(repr, arguments))
         try:
@@ -97,23 +97,23 @@ VARIETY = 15  # different words in six thoughts, or in a card's limits; the exam
 
 
 def _thin(record: Record) -> str:
-    """What still stands there as dots or as a word or two, in one sentence; "" where nothing does."""
+    """Says which text is still only dots or a word or two; "" if none is."""
     texts = [("user_input", record.user_input, 3), ("answer", record.answer, 5)]
     texts += [(f"the thought of the {thought.persona}", thought.thought, 3) for thought in record.thoughts]
     for where, text, least in texts:
         if len(set(_words(text))) < least:
-            return f"In {where} stands {text!r}. Write a sentence there, with at least {least} different words."
+            return f"Too short: {where} is {text!r}. Write a sentence there, with at least {least} different words."
     return ""
 
 
 def check_record(row: dict[str, Any], example: Record) -> Verdict:
-    """Notebook 02: a friction record of one's own, in the kit's schema, that is not the example any more."""
+    """Notebook 02: the learner's own friction record, in the kit's schema, no longer the example."""
     try:
         record = Record.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "record"
-        return Verdict(False, f"The schema objects at {where}: {first['msg']}")
+        return Verdict(False, f"The schema rejects {where}: {first['msg']}")
     if record.subset == "plain":
         return Verdict(False, "This record is plain. Choose a behaviour that pushes back.")
     if thin := _thin(record):
@@ -124,10 +124,12 @@ def check_record(row: dict[str, Any], example: Record) -> Verdict:
         return Verdict(False, "Some thoughts are still the example's. Every persona should speak about your request.")
     spoken = [frozenset(_words(thought.thought)) for thought in record.thoughts]
     if len(set(spoken)) < len(spoken) or len(frozenset().union(*spoken)) < VARIETY:
-        return Verdict(False, "Some thoughts say the same. Let every persona add something of its own about your request.")
+        return Verdict(
+            False, "Some thoughts say the same thing. Let every persona add something of its own about your request."
+        )
     if not any(thought.friction for thought in record.thoughts):
-        return Verdict(False, "No thought marks its friction. Copy the words where the resistance sits into `friction`.")
-    return Verdict(True, f"A whole {record.behaviour!r} record with {len(record.thoughts)} voices.")
+        return Verdict(False, "No thought marks its friction. Copy the words that push back into `friction`.")
+    return Verdict(True, f"A complete {record.behaviour!r} record with {len(record.thoughts)} voices.")
 
 
 def check_learned_share(attempt: Callable[[list[int]], float]) -> Verdict:
@@ -156,8 +158,8 @@ def check_enough(n: int | None, share: float = 0.8, width: float = 0.10) -> Verd
     if wide(n) > width:
         return Verdict(False, f"At n = {n} the interval is still {100 * wide(n):.1f} points wide. You need more prompts.")
     if n > 10 and wide(n - 10) <= width:
-        return Verdict(False, f"{n} is enough, but ten fewer would do as well ({100 * wide(n - 10):.1f} points).")
-    return Verdict(True, f"At n = {n} the interval is {100 * wide(n):.1f} points wide, and ten fewer would not do.")
+        return Verdict(False, f"{n} is enough, but ten fewer would be enough too ({100 * wide(n - 10):.1f} points).")
+    return Verdict(True, f"At n = {n} the interval is {100 * wide(n):.1f} points wide, and ten fewer would not be enough.")
 
 
 def check_pushes_back(attempt: Callable[[str], bool]) -> Verdict:
@@ -182,18 +184,18 @@ NEEDLESS = ("over-friction", "over-refus", "too often", "too much", "needless", 
 
 
 def check_card(text: str, facts: Sequence[str], given: str = "") -> Verdict:
-    """Notebook 05: a card with its figures still in place, and limits in the writer's own words beside the `given` ones."""
+    """Notebook 05: a card that keeps its figures, and adds limits in the writer's own words to the `given` ones."""
     text = text if isinstance(text, str) else ""
     missing = [fact for fact in facts if fact not in text]
     if missing:
-        return Verdict(False, f"The card has lost a figure: {missing[0]!r}. Figures stay, with their n and interval.")
+        return Verdict(False, f"The card has lost a figure: {missing[0]!r}. Keep each figure, with its n and interval.")
     head, _, rest = text.partition("## Limits")
     own = rest.partition("\n## ")[0].replace(given.strip() or "…", " ").replace("…", " ")
     if not head.strip() or len(own.split()) < 25:
-        return Verdict(False, f"Under 'Limits' stand {len(own.split())} words of yours. Write 25 or more: where would you not "
-                              "use it?")  # fmt: skip
+        return Verdict(False, f"You wrote {len(own.split())} words under 'Limits'. Write 25 or more: where would you not use "
+                              "it?")  # fmt: skip
     if (different := len(set(_words(own)))) < VARIETY:
-        return Verdict(False, f"Under 'Limits' stand few different words of yours ({different}). Say it in whole sentences.")
+        return Verdict(False, f"You wrote only {different} different words under 'Limits'. Write complete sentences.")
     if not any(word in own.lower() for word in NEEDLESS):
-        return Verdict(False, "Say also where it pushes back without need (over-friction), with what you saw in notebook 04.")
+        return Verdict(False, "Also say where it pushes back without need (over-friction), with what you saw in notebook 04.")
     return Verdict(True, "A card with figures, and with limits that a person wrote.")

@@ -1,18 +1,19 @@
-"""The shipped adapter on the held-out test: what `make demo` promises, checked on the files in `data/`."""
+"""The `pushback` command: its help, its errors, and what `make demo` promises of the shipped adapter."""
 
+import argparse
 import os
 import subprocess
 import sys
 
 import pytest
 
-from pushback_lib.cli import SHOWN, main
+from pushback_lib.cli import SHOWN, main, parser
 from pushback_lib.core.common import BASELINE, DATA, FRICTION
-from pushback_lib.language.requests import FRICTION_KINDS
-from pushback_lib.measure.figures import evaluate, friction_rate, missed_targets
-from pushback_lib.measure.report import pair_text, side_by_side
+from pushback_lib.measure.figures import figures_of
+from pushback_lib.measure.report import pair_text
+from pushback_lib.measure.run import evaluate
 from pushback_lib.model.recipe import recipe_for
-from pushback_lib.model.voices import load_speaker
+from pushback_lib.model.voices import load_voices
 
 
 def pushback(*args, cwd=None, env=None):
@@ -24,24 +25,17 @@ def pushback(*args, cwd=None, env=None):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["train", "--model", "huge", "--out", "x"], "No model called 'huge'. Choose one of: tiny"),
-        (["train", "--data", "nowhere.jsonl", "--out", "x"], "No file at nowhere.jsonl"),
+        (["--model", "huge"], "No model called 'huge'. Choose one of: tiny"),
+        (["--data", "nowhere.jsonl"], "No file at nowhere.jsonl"),
+        (["--model", "1.5b", "--data", str(DATA / "micro.jsonl")], "DeepSeek-R1-Distill-Qwen-1.5B could not be loaded"),
     ],
 )
 def test_bad_input_is_an_error_with_its_cure_and_no_traceback(tmp_path, args, says):
-    run = pushback(*args, cwd=tmp_path)
-    assert run.returncode == 2
+    run = pushback("train", *args, "--out", "x", cwd=tmp_path, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert run.returncode == 2, run.stderr
     assert says in run.stderr
     assert "Traceback" not in run.stderr
     assert not list(tmp_path.iterdir())
-
-
-def test_a_model_that_the_hub_does_not_give_is_an_error_with_its_cure(tmp_path):
-    arguments = ["train", "--model", "1.5b", "--data", str(DATA / "micro.jsonl"), "--out", "adapter"]
-    run = pushback(*arguments, cwd=tmp_path, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    assert run.returncode == 2, run.stderr
-    assert "DeepSeek-R1-Distill-Qwen-1.5B could not be loaded" in run.stderr
-    assert "Traceback" not in run.stderr
 
 
 def test_a_broken_line_is_named_by_its_number(tmp_path, capsys):
@@ -51,31 +45,42 @@ def test_a_broken_line_is_named_by_its_number(tmp_path, capsys):
     assert "line 1" in capsys.readouterr().err
 
 
-def test_help_names_every_command():
-    run = pushback("--help")
-    assert run.returncode == 0
-    for command in ("demo", "train", "base", "data", "eval", "experiments", "markers"):
-        assert command in run.stdout
+def commands(top, name=""):
+    """Every command that does something, by its full name."""
+    inner = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
+    found = [commands(below, f"{name} {word}".strip()) for action in inner for word, below in action.choices.items()]
+    return {key: value for one in found for key, value in one.items()} if inner else {name: top}
+
+
+def test_help_names_every_command_and_explains_every_option():
+    found = commands(parser())
+    assert list(found) == ["demo", "base", "data make", "data check", "data card", "data micro", "train", "fit", "eval",
+                           "experiments", "markers", "ship all", "ship gguf", "ship ollama", "ship hub"]  # fmt: skip
+    top = parser().format_help()
+    assert all(name.split()[0] in top for name in found)
+    assert [(name, action.dest) for name, one in found.items() for action in one._actions if not action.help] == []
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return evaluate(load_speaker(recipe_for("tiny")))
+    return evaluate(load_voices(recipe_for("tiny")))
 
 
 @pytest.mark.slow
 def test_the_shipped_adapter_meets_every_target(rows):
-    assert missed_targets(rows) == []
+    assert figures_of(rows).missed_targets() == []
 
 
 @pytest.mark.slow
 def test_friction_lies_wholly_above_the_baseline(rows):
-    assert friction_rate(rows, FRICTION, FRICTION_KINDS).low > friction_rate(rows, BASELINE, FRICTION_KINDS).high
+    found = figures_of(rows)
+    assert found.voices[FRICTION]["friction"].low > found.voices[BASELINE]["friction"].high
+    assert found.headline == "friction 99 % [97–100] of 400, over-friction 0 % [0–1] of 500, baseline 0 % [0–1] of 400"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at", range(len(SHOWN)))
 def test_the_examples_show_both_voices_thinking(rows, at):
-    text = pair_text(*side_by_side(rows, SHOWN)[at])
+    text = pair_text(rows, SHOWN[at])
     assert "baseline thinks:\n" in text
     assert "    Problem Framer: " in text

@@ -1,12 +1,11 @@
-from dataclasses import dataclass
-from types import SimpleNamespace
+"""The checks of the notebooks' exercises: right attempts, wrong ones, and odd ones."""
 
 import numpy as np
 import pytest
 from examples import record, row, thought
 
 from pushback_lib import exercises
-from pushback_lib.core.records import PERSONA_NAMES
+from pushback_lib.core.records import PERSONA_NAMES, Reply
 from pushback_lib.core.stats import wilson
 
 ANSWERS = {
@@ -21,12 +20,11 @@ ANSWERS = {
 }
 
 
-@dataclass(frozen=True)
 class TwoVoices:
     """Speaks from a table; stands in for a model."""
 
-    def ask(self, prompt: str) -> dict[str, SimpleNamespace]:
-        return {"friction": SimpleNamespace(reply=SimpleNamespace(answer=ANSWERS[prompt]))}
+    def ask(self, prompt: str) -> dict[str, Reply]:
+        return {"friction": Reply(thought="", answer=ANSWERS[prompt])}
 
 
 def better_count(answer: str) -> bool:
@@ -37,24 +35,16 @@ def better_count(answer: str) -> bool:
 def unfinished(*_): ...
 
 
-def many_at_once(*_):
-    return np.zeros(2)  # compared with a number, it has no one truth
-
-
-def raises(*_):
-    raise ZeroDivisionError("division by zero")
-
-
 CASES = [
     (exercises.check_learned_share, lambda labels: sum(x != -100 for x in labels) / len(labels), True),
     (exercises.check_learned_share, lambda labels: sum(x > 0 for x in labels) / len(labels), False),  # id 0 is a token
     (exercises.check_learned_share, unfinished, False),
-    (exercises.check_learned_share, raises, False),
+    (exercises.check_learned_share, lambda labels: 1 / 0, False),
     (exercises.check_learned_share, None, False),
     (exercises.check_lora_parameters, lambda inputs, outputs, rank: rank * (inputs + outputs), True),
     (exercises.check_lora_parameters, lambda inputs, outputs, rank: inputs * outputs, False),
     (exercises.check_lora_parameters, unfinished, False),
-    (exercises.check_lora_parameters, many_at_once, False),
+    (exercises.check_lora_parameters, lambda *_: np.zeros(2), False),  # compared with a number, it has no one truth
     (exercises.check_pushes_back, better_count, True),
     (exercises.check_pushes_back, lambda answer: "not" in answer or "?" in answer, False),
     (exercises.check_pushes_back, lambda answer: True, False),
@@ -108,35 +98,26 @@ def said(line: str, fill) -> list[dict[str, str]]:
             for name, word in zip(PERSONA_NAMES, fill, strict=True)]  # fmt: skip
 
 
+SOUND = "To me the drum looks sound, but nobody has opened it {}, and so I would rather wait."
 OTHER = {**row(5), "thoughts": [thought(name, "drum") for name in PERSONA_NAMES]}
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({}, "whole 'disagree' record"),
+        ({}, "complete 'disagree' record"),
         ({"answer": row(1)["answer"]}, "still the example's"),
         ({"user_input": ""}, "user_input is empty"),
         ({"thoughts": row(1)["thoughts"]}, "Some thoughts are still"),
         ({"thoughts": [thought(name, "drum", friction=False) for name in PERSONA_NAMES]}, "No thought marks"),
-        ({"user_input": "...", "answer": "..."}, "In user_input stands '...'"),
-        ({"answer": "Don't. Don't. Don't. Don't. Don't."}, "In answer stands"),
-        (
-            {"thoughts": [{"persona": name, "thought": "...", "friction": "..."} for name in PERSONA_NAMES]},
-            "Problem Framer stands",
-        ),
+        ({"user_input": "...", "answer": "..."}, "Too short: user_input is '...'"),
+        ({"answer": "Don't. Don't. Don't. Don't. Don't."}, "Too short: answer is"),
+        ({"thoughts": said("... {}", "......")}, "Too short: the thought of the Problem Framer is"),
         ({"thoughts": said("I say no {}.", range(6))}, "Some thoughts say the same"),
         ({"thoughts": said("I say no, {}.", PERSONA_NAMES)}, "Some thoughts say the same"),
-        (
-            {
-                "thoughts": said(
-                    "To me the drum looks sound, but nobody has opened it {}, and so I would rather wait.", "123456"
-                )
-            },
-            "Some thoughts say the same",
-        ),
+        ({"thoughts": said(SOUND, "123456")}, "Some thoughts say the same"),
         ({"subset": "plain", "behaviour": "comply"}, "record is plain"),
-        ({"behaviour": "agree"}, "schema objects at behaviour"),
+        ({"behaviour": "agree"}, "schema rejects behaviour"),
     ],
 )
 def test_check_record_says_what_is_missing(change, says):

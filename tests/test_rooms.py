@@ -3,10 +3,12 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -98,7 +100,7 @@ def code_of(page: Path) -> str:
         parts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     else:
         parts = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
-    return "\n".join(re.sub(r"^(\s*)[!%].*", r"\1pass", part, flags=re.M) for part in parts).replace("await ", "")
+    return "\n".join(dedent(re.sub(r"^(\s*)[!%].*", r"\1pass", part, flags=re.M)) for part in parts).replace("await ", "")
 
 
 def plant(top: Path, files: dict[str, str]) -> Path:
@@ -197,3 +199,22 @@ def test_importing_every_room_is_quick_and_light():
         assert run.returncode == 0, run.stderr
         seconds.append(float(run.stdout))
     assert min(seconds) < 1.0
+
+
+def test_a_wheel_holds_every_room_and_every_template(tmp_path):
+    source, site = tmp_path / "source", tmp_path / "site"
+    shutil.copytree(LIBRARY, source / "pushback_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip, options = [sys.executable, "-m", "pip"], ["--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*pip, "wheel", *options, "-w", tmp_path, source], check=True)
+    subprocess.run([*pip, "install", *options, "--no-compile", "--target", site, *tmp_path.glob("*.whl")], check=True)
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); import {', '.join(FACES)}; print(pushback_lib.__file__)"
+    run = subprocess.run([sys.executable, "-B", "-c", code, site], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == str(site / "pushback_lib" / "__init__.py")
+    assert held(site / "pushback_lib") == held(source / "pushback_lib")
+
+
+def held(folder: Path) -> set[str]:
+    """The files in a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
