@@ -1,13 +1,13 @@
-"""Judged replies for tests of reports and exports: the bundled language's own replies, and English ones by hand."""
+"""Judged replies for tests: perfect voices of the bundled language, English replies by hand, and a scripted speaker."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
-from pushback_lib.core.records import Reply, join_reply, split_reply
-from pushback_lib.language.corpus import draw_requests
-from pushback_lib.measure.prompts import EVAL_SEED, Prompt, bundled_prompts, prompt_set_hash
-from pushback_lib.measure.run import Job, Origin, Response, Timings, judged
+from pushback_lib.core.common import VOICES
+from pushback_lib.core.records import Reply
+from pushback_lib.measure.judge import Job, Origin, Response, Timings, judge_reply
+from pushback_lib.measure.prompts import Prompt, bundled_prompts, held_out_requests, prompt_set_hash
 from pushback_lib.model.recipe import recipe_for
 
 TIMINGS = Timings(seconds=1.5, replies=3, tokens=12)
@@ -18,20 +18,20 @@ def origin(language: str = "english", **changes) -> Origin:
                      "seed": 0, "temperature": 0.0, "max_tokens": 99, **changes})  # fmt: skip
 
 
-def perfect_text(request, voice: str) -> str:
-    """What a voice that learned everything would generate; generation starts inside the thought."""
+def perfect(request, voice: str) -> Reply:
+    """What a voice that learned everything says."""
     thought, answer = request.eager if voice == "baseline" else ("\n".join(request.careful), request.answer)
-    return join_reply(thought, answer).removeprefix("<think>\n")
+    return Reply(thought=thought, answer=answer, tokens=len(thought.split()), end="stop")
 
 
 def bundled_rows(n: int = 2) -> list[Response]:
     """Perfect voices on the bundled prompts."""
-    prompts, requests = bundled_prompts(n), draw_requests(n, EVAL_SEED, held_out=True)
+    prompts = bundled_prompts(n)
     made = origin("bundled", prompt_set=prompt_set_hash(prompts))
     return [
-        judged(Job(prompt, voice, 0), split_reply(perfect_text(request, voice), end="stop"), TIMINGS, made)
-        for prompt, request in zip(prompts, requests, strict=True)
-        for voice in ("baseline", "friction")
+        judge_reply(Job(prompt, voice), perfect(request, voice), TIMINGS, made)
+        for prompt, request in zip(prompts, held_out_requests(n), strict=True)
+        for voice in VOICES
     ]
 
 
@@ -40,7 +40,7 @@ def english(id: str, answer: str, *, wants: str = "refuse", pair: str = "", voic
     """One English reply."""
     prompt = Prompt(id=id, pair=pair, behaviour=about, wants=wants, domain="d", scenario="s", split="test",
                     user_input=user_input, kind=kind)  # fmt: skip
-    return judged(Job(prompt, voice, sample), Reply(thought=thought, answer=answer, end="stop"), TIMINGS, origin())
+    return judge_reply(Job(prompt, voice, sample), Reply(thought=thought, answer=answer, end="stop"), TIMINGS, origin())
 
 
 class ScriptedSpeaker:
@@ -48,17 +48,12 @@ class ScriptedSpeaker:
 
     def __init__(self, n: int = 2, die_after: int | None = None) -> None:
         self.recipe, self.batches, self.die_after = recipe_for("tiny"), [], die_after
-        self.tokenizer = SimpleNamespace(chat_template="a template")
-        prompts, requests = bundled_prompts(n), draw_requests(n, EVAL_SEED, held_out=True)
-        self.texts = {(p.user_input, *(t.content for t in p.history)): r for p, r in zip(prompts, requests, strict=True)}
+        self.adapter, self.tokenizer = self.recipe.shipped_adapter, SimpleNamespace(chat_template="a template")
+        self.requests = {(*(turn.content for turn in r.history), r.user): r for r in held_out_requests(n)}
 
-    def speak(self, conversations, voices=("baseline", "friction"), **options):
+    def speak(self, conversations, voices=VOICES, **options):
         if self.die_after is not None and len(self.batches) >= self.die_after:
             raise KeyboardInterrupt
         self.batches.append((len(conversations), options))
-        return [{voice: self._say(messages, voice) for voice in voices} for messages in conversations]
-
-    def _say(self, messages, voice):
-        history = tuple(m["content"] for m in messages[1:-1])
-        text = perfect_text(self.texts[messages[-1]["content"], *history], voice)
-        return split_reply(text, tokens=len(text.split()), end="stop")
+        asked = [self.requests[tuple(m["content"] for m in messages[1:])] for messages in conversations]
+        return [{voice: perfect(request, voice) for voice in voices} for request in asked]

@@ -1,4 +1,4 @@
-"""A hub-shaped HTTP server on loopback: what huggingface_hub asks of the real one, in memory; used by the tests of the Hub.
+"""A hub-shaped HTTP server on loopback: what huggingface_hub asks of the real one, in memory, for tests.
 
 It checks the SHA-256 of every large file on PUT, asks for the token, hides private repositories from everybody else, and can
 cut a connection in mid-upload. It proves the kit's side of the conversation, not that the real Hub answers the same.
@@ -21,11 +21,11 @@ LARGE = (".safetensors", ".gguf")
 
 
 class Repo:
-    """Files by path, whether it is private, and its number of commits."""
+    """Files by path, who may see it, and its number of commits."""
 
-    def __init__(self, private: bool):
-        self.private, self.commits, self.lfs = private, 0, set()
-        self.files: dict[str, bytes] = {".gitattributes": b"*.gguf filter=lfs\n"}
+    def __init__(self, private: bool, files: dict[str, bytes] | None = None, gated: bool = False):
+        self.private, self.gated, self.commits, self.lfs = private, gated, 0, set()
+        self.files = files or {".gitattributes": b"*.gguf filter=lfs\n"}
 
     @property
     def sha(self) -> str:
@@ -44,18 +44,34 @@ def git_oid(data: bytes) -> str:
 
 
 class HubServer(LoopbackServer):
-    """`repos` by (kind, name), `objects` by SHA-256, `puts` counts uploads that arrived whole.
+    """`repos` by (kind, name), `objects` by SHA-256, `puts` counts complete uploads, `asked` holds the path of every request.
 
-    `cuts` large uploads are still to be cut in the middle, once `after` have arrived.
+    `cuts` uploads of more than `cut_from` bytes are still to be cut in the middle, once `after` have arrived.
     """
 
-    def __init__(self, cuts: int = 0, after: int = 0):
+    def __init__(self, cuts: int = 0, after: int = 0, cut_from: int = 1 << 20):
         super().__init__(_Handler)
         self.repos: dict[tuple[str, str], Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.puts: Counter[str] = Counter()
-        self.cuts, self.after, self.was_cut, self.lock = cuts, after, 0, threading.Lock()
-        self.calls: list[str] = []
+        self.cuts, self.after, self.cut_from, self.was_cut, self.lock = cuts, after, cut_from, 0, threading.Lock()
+        self.asked: list[str] = []
+
+
+COMMIT = Repo(False).sha  # the first of every repository
+QWEN = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 640,
+        "max_position_embeddings": 512, "tie_word_embeddings": True}  # fmt: skip
+
+
+def config_server() -> HubServer:
+    """A Hub with a few public models of nothing but a config.json, or none, and one that is gated."""
+    server = HubServer()
+    models = {"some/qwen": QWEN, "some/llama": {**QWEN, "model_type": "llama"}, "some/gguf": None, "some/gated": QWEN}
+    for name, config in models.items():
+        files = {"config.json": json.dumps(config).encode()} if config else None
+        server.repos["model", name] = Repo(False, files, gated=name == "some/gated")
+    return server
 
 
 class _Handler(QuietHandler):
@@ -63,57 +79,50 @@ class _Handler(QuietHandler):
     server: HubServer
 
     def do_HEAD(self) -> None:
-        self.route()
+        path = unquote(urlsplit(self.path).path)
+        self.server.asked.append(path)
+        found = [(re.fullmatch(pattern, path), *rest) for methods, pattern, *rest in ROUTES if self.command in methods.split()]
+        match, action, right = next((one for one in found if one[0]), (None, "", ""))
+        if not match:
+            self.body()
+            return self.refuse(404, "EntryNotFound", f"no route {path}")
+        given = match.groupdict()
+        if self.command == "POST":
+            given["asked"] = [json.loads(line) for line in self.body().splitlines()]
+        if "kind" in given:
+            given["repo"] = self.repo(given.pop("kind") or "model", match["name"], right)
+        allowed = given["repo"] if "repo" in given else not right or self.allowed(right)
+        return getattr(self, action)(**given) if allowed else None
 
     do_GET = do_POST = do_PUT = do_HEAD
 
-    def route(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        self.server.calls.append(f"{self.command} {path}")
-        for method, pattern, name in ROUTES:
-            match = re.fullmatch(pattern, path)
-            if match and self.command in method:
-                getattr(self, name)(**match.groupdict())
-                return
-        self.body()
-        self.send(404, {"error": f"no route {path}"}, {"X-Error-Code": "EntryNotFound"})
-
     def whoami(self) -> None:
-        if self.allowed("read"):
-            role = "read" if self.token == READ_TOKEN else "write"
-            self.send(200, {"name": OWNER, "orgs": [{"name": "guild"}], "auth": {"accessToken": {"role": role}}})
+        role = "read" if self.token == READ_TOKEN else "write"
+        self.send(200, {"name": OWNER, "orgs": [{"name": "guild"}], "auth": {"accessToken": {"role": role}}})
 
-    def create(self) -> None:
-        asked = json.loads(self.body())
-        if not self.allowed("write"):
-            return
-        kind, name = asked.get("type", "model"), f"{asked['organization'] or OWNER}/{asked['name']}"
+    def create(self, asked: list[dict]) -> None:
+        kind, name = asked[0].get("type", "model"), f"{asked[0]['organization'] or OWNER}/{asked[0]['name']}"
         taken = (kind, name) in self.server.repos
         if not taken:
-            self.server.repos[kind, name] = Repo(asked.get("visibility") == "private" or asked.get("private") is True)
+            self.server.repos[kind, name] = Repo(asked[0].get("visibility") == "private" or asked[0].get("private") is True)
         prefix = "" if kind == "model" else f"{kind}s/"
         self.send(409 if taken else 200, {"url": f"{self.server.url}/{prefix}{name}", "error": "You already created this repo"})
 
-    def validate(self) -> None:
-        text = json.loads(self.body())["content"]
+    def validate(self, asked: list[dict]) -> None:
+        text = asked[0]["content"]
         good = text.startswith("---\n") and text.count("\n---\n") >= 1
         self.send(200 if good else 400, {"errors": [] if good else [{"message": "no metadata"}], "warnings": []})
 
-    def preupload(self, kind: str, name: str) -> None:
-        asked = json.loads(self.body())
-        if repo := self.repo(kind, name, "write"):
-            files = [{"path": one["path"], "shouldIgnore": False, "oid": None,
-                      "uploadMode": "lfs" if one["path"].endswith(LARGE) or one["size"] > 5_000_000 else "regular"}
-                     for one in asked["files"]]  # fmt: skip
-            repo.lfs.update(one["path"] for one in files if one["uploadMode"] == "lfs")
-            self.send(200, {"files": files})
+    def preupload(self, name: str, repo: Repo, asked: list[dict]) -> None:
+        files = [{"path": one["path"], "shouldIgnore": False, "oid": None,
+                  "uploadMode": "lfs" if one["path"].endswith(LARGE) or one["size"] > 5_000_000 else "regular"}
+                 for one in asked[0]["files"]]  # fmt: skip
+        repo.lfs.update(one["path"] for one in files if one["uploadMode"] == "lfs")
+        self.send(200, {"files": files})
 
-    def batch(self, name: str, kind: str | None) -> None:
-        asked = json.loads(self.body())
-        if not self.repo(kind or "model", name, "write"):
-            return
+    def batch(self, name: str, repo: Repo, asked: list[dict]) -> None:
         objects = []
-        for one in asked["objects"]:
+        for one in asked[0]["objects"]:
             href = f"{self.server.url}/lfs/{one['oid']}"
             todo = {"actions": {"upload": {"href": href}, "verify": {"href": f"{href}/verify"}}}
             objects.append(one | ({} if one["oid"] in self.server.objects else todo))
@@ -122,7 +131,7 @@ class _Handler(QuietHandler):
     def put(self, oid: str) -> None:
         size = int(self.headers["Content-Length"])
         with self.server.lock:
-            cut = self.server.cuts > 0 and size > 1 << 20 and sum(self.server.puts.values()) >= self.server.after
+            cut = self.server.cuts > 0 and size > self.server.cut_from and sum(self.server.puts.values()) >= self.server.after
             self.server.cuts -= cut
             self.server.was_cut += cut
         if cut:  # half of it arrives, then the line is dead
@@ -137,50 +146,38 @@ class _Handler(QuietHandler):
             self.server.puts[oid] += 1
         self.send(200 if good else 400, {"error": "SHA-256 does not match"})
 
-    def verify(self, oid: str) -> None:
-        asked = json.loads(self.body())
-        if self.allowed("write"):
-            good = len(self.server.objects.get(oid, b"")) == asked["size"]
-            self.send(200 if good else 404, {"error": "no such object"})
+    def verify(self, oid: str, asked: list[dict]) -> None:
+        good = len(self.server.objects.get(oid, b"")) == asked[0]["size"]
+        self.send(200 if good else 404, {"error": "no such object"})
 
-    def commit(self, kind: str, name: str) -> None:
-        lines = [json.loads(line) for line in self.body().splitlines()]
-        if not (repo := self.repo(kind, name, "write")):
-            return
-        header, *changes = [line["value"] for line in lines]
-        if header.get("parentCommit", repo.sha) != repo.sha:
-            self.send(412, {"error": "the branch has moved"})
-            return
-        if lost := [one["path"] for one in changes if "oid" in one and one["oid"] not in self.server.objects]:
-            self.send(400, {"error": f"no object for {lost}"})
-            return
+    def commit(self, name: str, repo: Repo, asked: list[dict]) -> None:
+        header, *changes = [line["value"] for line in asked]
+        lost = [one["path"] for one in changes if "oid" in one and one["oid"] not in self.server.objects]
+        if lost or header.get("parentCommit", repo.sha) != repo.sha:
+            return self.send(400 if lost else 412, {"error": f"no object for {lost}" if lost else "the branch has moved"})
         for one in changes:
             repo.files[one["path"]] = self.server.objects[one["oid"]] if "oid" in one else base64.b64decode(one["content"])
         repo.commits += 1
         self.send(200, {"commitUrl": f"{self.server.url}/{name}/commit/{repo.sha}", "commitOid": repo.sha, "success": True})
 
-    def info(self, kind: str, name: str) -> None:
-        if repo := self.repo(kind, name, "read"):
-            siblings = [{"rfilename": path} for path in sorted(repo.files)]
-            self.send(200, {"id": name, "sha": repo.sha, "private": repo.private, "siblings": siblings, "tags": []})
+    def info(self, name: str, repo: Repo) -> None:
+        siblings = [{"rfilename": path} for path in sorted(repo.files)]
+        self.send(200, {"id": name, "sha": repo.sha, "private": repo.private, "siblings": siblings, "tags": []})
 
-    def tree(self, kind: str, name: str, under: str | None) -> None:
-        if repo := self.repo(kind, name, "read"):
-            chosen = [path for path in sorted(repo.files) if path.startswith(f"{under}/" if under else "")]
-            if chosen or not under:
-                self.send(200, [repo.entry(path) for path in chosen])
-            else:
-                self.send(404, {"error": f"{under} does not exist"}, {"X-Error-Code": "EntryNotFound"})
+    def tree(self, name: str, repo: Repo) -> None:
+        self.send(200, [repo.entry(path) for path in sorted(repo.files)])
 
-    def resolve(self, name: str, path: str, kind: str | None) -> None:
-        if not (repo := self.repo(kind or "model", name, "read")):
-            return
-        if path not in repo.files:
-            self.send(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": repo.sha})
-            return
-        entry = repo.entry(path)
-        etag = entry.get("lfs", entry)["oid"]
-        self.raw(200, repo.files[path], {"ETag": f'"{etag}"', "X-Repo-Commit": repo.sha})
+    def resolve(self, name: str, repo: Repo, revision: str, path: str) -> None:
+        if repo.gated:
+            self.refuse(403, "GatedRepo", "Access to this model is restricted.")
+        elif revision not in ("main", repo.sha):
+            self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        elif path not in repo.files:
+            self.refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": repo.sha})
+        else:
+            entry = repo.entry(path)
+            etag = entry.get("lfs", entry)["oid"]
+            self.send(200, repo.files[path], {"ETag": f'"{etag}"', "X-Repo-Commit": repo.sha})
 
     @property
     def token(self) -> str:
@@ -199,36 +196,25 @@ class _Handler(QuietHandler):
             return repo
         if repo is None or self.token not in (TOKEN, READ_TOKEN):
             code = 404 if self.token in (TOKEN, READ_TOKEN) else 401
-            self.send(code, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+            self.refuse(code, "RepoNotFound", "Repository not found")
             return None
         return repo if self.allowed(what) else None
 
-    def body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-
-    def send(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
-        self.raw(status, json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})})
-
-    def raw(self, status: int, data: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
+    def refuse(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        self.send(status, {"error": message}, {"X-Error-Code": code, "X-Error-Message": message, **(headers or {})})
 
 
-_REPO, _NAME = r"/api/(?P<kind>model|dataset)s/(?P<name>[^/]+/[^/]+)", r"(?P<name>[^/]+/[^/]+)"
-ROUTES = (
-    ("GET", r"/api/whoami-v2", "whoami"),
-    ("POST", r"/api/repos/create", "create"),
-    ("POST", r"/api/validate-yaml", "validate"),
-    ("POST", _REPO + r"/preupload/main", "preupload"),
-    ("POST", rf"/(?:(?P<kind>dataset)s/)?{_NAME}\.git/info/lfs/objects/batch", "batch"),
-    ("PUT", r"/lfs/(?P<oid>\w+)", "put"),
-    ("POST", r"/lfs/(?P<oid>\w+)/verify", "verify"),
-    ("POST", _REPO + r"/commit/main", "commit"),
-    ("GET", _REPO + r"(?:/revision/\w+)?", "info"),
-    ("GET", _REPO + r"/tree/\w+(?:/(?P<under>.+))?", "tree"),
-    ("GET HEAD", rf"/(?:(?P<kind>dataset)s/)?{_NAME}/resolve/\w+/(?P<path>.+)", "resolve"),
+_REPO, _NAME = r"/api/(?P<kind>model|dataset)s/(?P<name>[^/]+/[^/]+)", r"/(?:(?P<kind>dataset)s/)?(?P<name>[^/]+/[^/]+)"
+ROUTES = (  # methods, path, the handler's method, the right that the token needs
+    ("GET", r"/api/whoami-v2", "whoami", "read"),
+    ("POST", r"/api/repos/create", "create", "write"),
+    ("POST", r"/api/validate-yaml", "validate", ""),
+    ("POST", _REPO + r"/preupload/main", "preupload", "write"),
+    ("POST", _NAME + r"\.git/info/lfs/objects/batch", "batch", "write"),
+    ("PUT", r"/lfs/(?P<oid>\w+)", "put", ""),
+    ("POST", r"/lfs/(?P<oid>\w+)/verify", "verify", "write"),
+    ("POST", _REPO + r"/commit/main", "commit", "write"),
+    ("GET", _REPO + r"(?:/revision/\w+)?", "info", "read"),
+    ("GET", _REPO + r"/tree/\w+", "tree", "read"),
+    ("GET HEAD", _NAME + r"/resolve/(?P<revision>\w+)/(?P<path>.+)", "resolve", "read"),
 )

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +24,14 @@ RATES = {"friction": (391, 400), "over_friction": (3, 500), "baseline": (2, 400)
 
 # Several commands in one process, each with its own token, since HF_ENDPOINT is read on import: imports are the slow part.
 RUN = """
-import argparse, contextlib, io, json, os, sys
-from pushback_lib.ship import hub
-from pushback_lib.core.common import PushbackError
-
-def main(words):
-    parser = argparse.ArgumentParser()
-    hub.add_arguments(parser)
-    try:
-        return hub.run(parser.parse_args(words))
-    except PushbackError as error:
-        print(f"pushback: {error}", file=sys.stderr)
-        return 2
-
-for case in json.loads(sys.argv[1]):
+import contextlib, io, json, os, sys
+from pushback_lib.cli import main
+for token, *words in json.loads(sys.argv[1]):
     os.environ.pop("HF_TOKEN", None)
-    os.environ.update(case["env"])
+    os.environ.update({"HF_TOKEN": token} if token else {})
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(case["args"])
+        code = main(["ship", "hub", *words])
     print("CASE" + json.dumps({"code": code, "out": out.getvalue(), "err": err.getvalue()}), flush=True)
 """
 
@@ -55,15 +46,10 @@ def make_ship(folder: Path) -> Path:
 
 def figures(adapter: str) -> dict:
     """Made-up counts in the shape of `pushback demo`'s demo.json."""
-    rates = {name: dict(zip(("hits", "n", "low", "high"), _wilson(*counts), strict=True)) for name, counts in RATES.items()}
+    rates = {name: asdict(wilson(*counts)) for name, counts in RATES.items()}
     kinds = [{"kind": "a", "wants": "comply", "voice": voice, "n": 50, "right": 49, "right_content": 47} for voice in VOICES]
     made = {"model": "sha256:0", "adapter": adapter}
     return {"rates": rates, "kinds": kinds, "training_seconds": 100, "machine": "a test", "provenance": made}
-
-
-def _wilson(hits: int, n: int) -> tuple[int, int, float, float]:
-    rate = wilson(hits, n)
-    return rate.hits, rate.n, rate.low, rate.high
 
 
 def environment(url: str, home: Path, **more: str) -> dict[str, str]:
@@ -72,14 +58,17 @@ def environment(url: str, home: Path, **more: str) -> dict[str, str]:
     return kept | {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", **more}
 
 
-def hub(cases: list[dict], url: str, home: Path, **more: Any) -> list[dict]:
-    """Runs `pushback ship hub` once for each {"args", "env"}; returns {"code", "out", "err"} of each.
+def hub(
+    url: str, home: Path, ship: Path, *calls: Sequence[str], env: Mapping[str, str] | None = None, **more: Any
+) -> list[dict]:
+    """Runs `pushback ship hub --folder ship WORDS` for each call (token or "", *words); returns "code", "out", "err" of each.
 
     What the process says past them, such as a library's log, is added to the last one's `err`.
     """
-    words = [sys.executable, "-c", RUN, json.dumps(cases)]
-    run = subprocess.run(words, capture_output=True, text=True, check=False, **{"env": environment(url, home), **more})
+    command = [sys.executable, "-c", RUN, json.dumps([[token, "--folder", str(ship), *words] for token, *words in calls])]
+    env = environment(url, home, **(env or {}))
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False, **more)
     found = [json.loads(line.removeprefix("CASE")) for line in run.stdout.splitlines() if line.startswith("CASE")]
-    assert len(found) == len(cases), run.stderr
+    assert len(found) == len(calls), run.stderr
     found[-1]["err"] += run.stderr
     return found

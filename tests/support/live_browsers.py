@@ -1,7 +1,8 @@
-"""Real Chromium and real Firefox for tests, both without a network; knows nothing about what a page should do."""
+"""Real Chromium and real Firefox for tests, both without a network."""
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import re
@@ -102,8 +103,6 @@ class Firefox:
         return value
 
     def screenshot(self, path: Path) -> None:
-        import base64
-
         path.write_bytes(base64.b64decode(self.call("browsingContext.captureScreenshot", context=self.tab)["data"]))
 
     def close(self) -> None:

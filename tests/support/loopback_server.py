@@ -21,6 +21,7 @@ BAD_TEXT = {
     "malformed": ("Nobody has looked at [[the backup since March, and that worries me.", "stop"),
     "control_tokens": ("The backup is old <|im_end|> and nobody has looked at it.", "stop"),
 }
+RETRY_AFTER = {"rate_limited": "0.05", "out_of_quota": "0.05", "come_back_later": "7200"}
 BAD_CALL = ("timeout", "rate_limited", "server_error", "half_json", "dropped")
 
 
@@ -71,13 +72,15 @@ class _Handler(QuietHandler):
     def _fault(self, fault: str, body: dict) -> None:
         if fault == "timeout":
             time.sleep(self.server.hang)
-        if fault == "rate_limited":
-            self._send(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.05"})
+        if fault in RETRY_AFTER:
+            said = {"message": "slow down", "code": "insufficient_quota" if fault == "out_of_quota" else None}
+            self._send(429, {"error": said}, {"Retry-After": RETRY_AFTER[fault]})
         elif fault == "server_error":
             self._send(500, {"error": {"message": "out of memory"}})
-        elif fault in ("half_json", "dropped"):
+        elif fault in ("half_json", "dropped", "trickle"):
             raw = json.dumps(_completion("It would have been a fine reply.", "stop")).encode()
-            self._raw(200, raw[: len(raw) // 2], {}, length=None if fault == "half_json" else len(raw))
+            sent = raw if fault == "trickle" else raw[: len(raw) // 2]
+            self._raw(200, sent, {}, length=None if fault == "half_json" else len(raw), slow=fault == "trickle")
         else:
             time.sleep(self.server.delay)
             self._send(200, _completion(*BAD_TEXT.get(fault, (good_text(body), "stop"))))
@@ -85,14 +88,16 @@ class _Handler(QuietHandler):
     def _send(self, status: int, body: dict, headers: dict[str, str] | None = None) -> None:
         self._raw(status, json.dumps(body).encode(), headers or {})
 
-    def _raw(self, status: int, raw: bytes, headers: dict[str, str], length: int | None = None) -> None:
+    def _raw(self, status: int, raw: bytes, headers: dict[str, str], length: int | None = None, slow: bool = False) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(raw) if length is None else length))
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(raw)
+        for piece in [bytes([byte]) for byte in raw] if slow else [raw]:
+            self.wfile.write(piece)
+            time.sleep(self.server.hang / len(raw) if slow else 0)
         if length is not None:
             self.close_connection = True
 

@@ -18,18 +18,14 @@ from loopback import LoopbackServer, QuietHandler
 Render = Callable[[dict[str, Any], list[dict[str, str]], Any], str]  # the create call's fields, messages, think -> prompt
 Say = Callable[[str], tuple[str, str, int]]  # prompt -> thought, answer, tokens of the prompt
 NAME = re.compile(r"(?:(?:[\w.:-]+/)?[A-Za-z0-9_][\w-]*/)?[A-Za-z0-9_][\w.-]*(?::[A-Za-z0-9_][\w.-]*)?", re.ASCII)
+SAID = ("Rome is in Italy.", "No, it is Paris.", 0)
 FIELDS = {"model", "stream", "files", "template", "system", "license", "parameters", "messages", "quantize"}
 
 
 class OllamaLoopback(LoopbackServer):
     """`fault` is one of: disk, digest, create, cut, unfinished, blind, mute, unauthorised, offline; "" for none."""
 
-    def __init__(
-        self,
-        fault: str = "",
-        render: Render = lambda *_: "",
-        say: Say = lambda _: ("Rome is in Italy.", "No, it is Paris.", 0),
-    ) -> None:
+    def __init__(self, fault: str = "", render: Render = lambda *_: "", say: Say = lambda _: SAID) -> None:
         super().__init__(_Handler)
         self.fault, self.render, self.say = fault, render, say
         self.blobs: dict[str, bytes] = {}
@@ -49,64 +45,54 @@ class _Handler(QuietHandler):
 
     def do_GET(self) -> None:
         if self.path == "/api/tags":
-            return self._json(200, {"models": [{"name": name, "model": name} for name in self.server.models]})
-        return self._json(404, {"error": "not found"})
+            return self.send(200, {"models": [{"name": name, "model": name} for name in self.server.models]})
+        return self.send(404, {"error": "not found"})
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.body()
         if self.path.startswith("/api/blobs/"):
             return self._blob(self.path.removeprefix("/api/blobs/"), body)
         given = json.loads(body)
         route = {"/api/show": self._show, "/api/create": self._create, "/api/chat": self._chat, "/api/push": self._push}
-        return route[self.path](given) if self.path in route else self._json(404, {"error": "not found"})
+        return route[self.path](given) if self.path in route else self.send(404, {"error": "not found"})
 
     def do_DELETE(self) -> None:
-        given = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        given = json.loads(self.body())
         gone = self.server.models.pop(tagged(given["model"]), None)
-        return self._json(200, None) if gone else self._missing(given["model"])
+        return self.send(200, b"") if gone else self._missing(given["model"])
 
     def _blob(self, digest: str, body: bytes) -> None:
         if not re.fullmatch(r"sha256[:-][0-9a-fA-F]{64}", digest):
-            return self._json(400, {"error": "invalid digest format"})
+            return self.send(400, {"error": "invalid digest format"})
         if self.server.fault == "disk":
-            return self._json(500, {"error": "write blobs/sha256-1: no space left on device"})
+            return self.send(500, {"error": "write blobs/sha256-1: no space left on device"})
         found = "sha256:" + hashlib.sha256(body[:-1] if self.server.fault == "digest" else body).hexdigest()
         if found != digest:
-            return self._json(400, {"error": f'digest mismatch, expected "{digest}", got "{found}"'})
+            return self.send(400, {"error": f'digest mismatch, expected "{digest}", got "{found}"'})
         known = digest in self.server.blobs
         self.server.blobs[digest] = body
-        return self._json(200 if known else 201, None)
+        return self.send(200 if known else 201, b"")
 
     def _show(self, given: dict[str, Any]) -> None:
         model = self.server.models.get(tagged(given["model"]))
         if model is None:
             return self._missing(given["model"])
         capabilities = ["completion"] + ([] if self.server.fault == "blind" else ["thinking"])
-        return self._json(200, {"template": model["template"], "system": model["system"], "capabilities": capabilities,
+        return self.send(200, {"template": model["template"], "system": model["system"], "capabilities": capabilities,
                                 "details": {"quantization_level": (model.get("quantize") or "F32").upper()},
                                 "model_info": {"general.architecture": "qwen2"}})  # fmt: skip
 
     def _create(self, given: dict[str, Any]) -> None:
-        unknown = set(given) - {
-            "model",
-            "stream",
-            "files",
-            "template",
-            "system",
-            "license",
-            "parameters",
-            "messages",
-            "quantize",
-        }
+        unknown = set(given) - FIELDS
         if unknown:
-            return self._json(400, {"error": f"unknown fields: {sorted(unknown)}"})
+            return self.send(400, {"error": f"unknown fields: {sorted(unknown)}"})
         if not NAME.fullmatch(given["model"]):
-            return self._json(400, {"error": "invalid model name"})
+            return self.send(400, {"error": "invalid model name"})
         if any(path.startswith(("/", ".")) for path in given["files"]):
-            return self._json(400, {"error": "file path must be relative"})
+            return self.send(400, {"error": "file path must be relative"})
         missing = [digest for digest in given["files"].values() if digest not in self.server.blobs]
         if missing:
-            return self._json(500, {"error": f"open blobs/{missing[0]}: no such file or directory"})
+            return self.send(500, {"error": f"open blobs/{missing[0]}: no such file or directory"})
         return self._stream(self._making(given))
 
     def _making(self, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -139,7 +125,7 @@ class _Handler(QuietHandler):
         self.server.chats.append(given)
         prompt = self.server.render(model, given["messages"], given.get("think"))
         if given.get("_debug_render_only"):
-            return self._json(200, {"model": given["model"], "_debug_info": {"rendered_template": prompt}})
+            return self.send(200, {"model": given["model"], "_debug_info": {"rendered_template": prompt}})
         thought, answer, count = self.server.say(prompt)
         pieces = [("thinking", text) for text in _cut(thought)]
         pieces += [("content", text) for text in _cut(answer)] if self.server.fault != "mute" else []
@@ -147,7 +133,7 @@ class _Handler(QuietHandler):
         lines = [about | {"message": {"role": "assistant", "content": "", kind: text}, "done": False} for kind, text in pieces]
         about |= {"done": True, "done_reason": "stop", "prompt_eval_count": count}
         if not given.get("stream", True):
-            return self._json(200, about | {"message": {"role": "assistant", "content": answer, "thinking": thought}})
+            return self.send(200, about | {"message": {"role": "assistant", "content": answer, "thinking": thought}})
         return self._stream([*lines, about | {"message": {"role": "assistant", "content": ""}}])
 
     def _push(self, given: dict[str, Any]) -> None:
@@ -163,15 +149,7 @@ class _Handler(QuietHandler):
         return self._stream([*lines, {"status": "pushing manifest"}, {"status": "success"}])
 
     def _missing(self, name: str) -> None:
-        self._json(404, {"error": f"model '{name}' not found"})
-
-    def _json(self, status: int, body: Any) -> None:
-        raw = b"" if body is None else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json; charset=utf-8")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
+        self.send(404, {"error": f"model '{name}' not found"})
 
     def _stream(self, lines: Iterable[dict[str, Any]]) -> None:
         self.send_response(200)

@@ -3,7 +3,7 @@
 That vocabulary is a list of byte strings by rank; the merges that byte-pair encoding needs are read off it: each string's
 parts are what the lower ranks make of it. The special tokens are the published ones (tokenizer.json of any of the four
 models, quoted in many public files). The rest of the folder is the published configuration around random weights of a
-small width, so that every tool sees the true vocabulary in a model that takes a moment.
+small width, so that every tool sees the true vocabulary in a model that runs in seconds.
 """
 
 from __future__ import annotations
@@ -17,17 +17,10 @@ from pathlib import Path
 from pushback_lib.core.common import PushbackError
 from pushback_lib.train.base import QWEN2_SPLIT
 
-SPECIAL = (
-    "<｜end▁of▁sentence｜>",
-    "<｜User｜>",
-    "<｜Assistant｜>",
-    "<｜begin▁of▁sentence｜>",
-    "<|EOT|>",
-    "<think>",
-    "</think>",
-)
+SPECIAL = ("<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>",
+           "<|EOT|>", "<think>", "</think>")  # fmt: skip
 FIRST_SPECIAL = 151643
-HIDDEN_FROM_TEXT = ("<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>")  # `special` in the published file; the others are not
+HIDDEN_FROM_TEXT = (SPECIAL[0], SPECIAL[3])  # `special` in the published file; the others are not
 ROWS = 151936  # of the embedding, as published
 
 
@@ -53,7 +46,7 @@ def _parts(token: bytes, known: dict[bytes, int]) -> list[bytes]:
 
 
 def tokenizer_json() -> str:
-    """The whole tokenizer.json."""
+    """The complete tokenizer.json."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 

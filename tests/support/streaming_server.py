@@ -21,14 +21,15 @@ class StreamServer(LoopbackServer):
 class _Handler(QuietHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.calls.append((self.path, body, dict(self.headers)))
+        self.server.calls.append((self.path, body, self.headers))
         model = body["model"]
-        if model.startswith("http-"):
-            status = int(model.removeprefix("http-"))
-            self._start(status)
-            self.wfile.write(b'{"error": {"message": "the key sk-secret is <b>wrong</b>"}}')
+        thinks = model == "no-thinking" and body.get("think")
+        if model.startswith("http-") or thinks:
+            said = f'"{model}" does not support thinking' if thinks else "the key sk-secret is <b>wrong</b>"
+            self._start(400 if thinks else int(model.removeprefix("http-")))
+            self.wfile.write(json.dumps({"error": said}).encode())
             return
-        self._start(200)
+        self._start(200, length=9_999 if model == "lost" else None)
         if model == "together":  # goes on only when the other voice has come as well
             self.server.both.wait(20)
         ollama = self.path == "/api/chat"
@@ -41,8 +42,10 @@ class _Handler(QuietHandler):
         except (BrokenPipeError, ConnectionResetError):
             self.server.broken.set()
 
-    def _start(self, status: int) -> None:
+    def _start(self, status: int, length: int | None = None) -> None:
         self.send_response(status)
+        if length:
+            self.send_header("Content-Length", str(length))
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
 
@@ -58,30 +61,34 @@ PARTS = {
     "endless": [("", "on and ")] * 100_000,
     "cut": [("I wonder", "")],
     "bad-line": [("", "No"), "this is no JSON"],
-    "error-line": [("", "No"), {"error": {"message": "out of memory"}}],
+    "error-line": [("", "No"), {"error": "out of memory"}],
+    "error-text": [("", "No"), {"error": "out of memory"}],
+    "no-thinking": [("", "No.")],
+    **{model: [("", "No")] for model in ("breaks-off", "lost", "content_filter")},
 }
+REASONS = {"cut": "length", "content_filter": "content_filter", "breaks-off": "", "lost": ""}  # "": none is sent
 
 
 def openai_rows(model: str):
     """Server-sent events, with the count of tokens in a last one without choices."""
     for part in PARTS[model]:
-        if not isinstance(part, tuple):
-            yield part
-            continue
-        delta = {"content": part[1]} if part[1] else {"reasoning_content": part[0]}
-        yield {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    reason = "length" if model == "cut" else "stop"
-    yield {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
-    yield {"choices": [], "usage": {"completion_tokens": 42}}
-    yield "[DONE]"
+        if isinstance(part, tuple):
+            delta = {"content": part[1]} if part[1] else {"reasoning_content": part[0]}
+            yield {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+        else:
+            yield {"error": {"message": part["error"]}} if model == "error-line" else part
+    if reason := REASONS.get(model, "stop"):
+        yield {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
+        yield {"choices": [], "usage": {"completion_tokens": 42}}
+        yield "[DONE]"
 
 
 def ollama_rows(model: str):
     """Lines of JSON, with the count of tokens in the last."""
     for part in PARTS[model]:
-        if not isinstance(part, tuple):
+        if isinstance(part, tuple):
+            yield {"message": {"role": "assistant", "thinking": part[0], "content": part[1]}, "done": False}
+        else:
             yield part
-            continue
-        yield {"message": {"role": "assistant", "thinking": part[0], "content": part[1]}, "done": False}
-    yield {"message": {"role": "assistant", "content": ""}, "done": True, "eval_count": 42,
-           "done_reason": "length" if model == "cut" else "stop"}  # fmt: skip
+    if reason := REASONS.get(model, "stop"):
+        yield {"message": {"role": "assistant", "content": ""}, "done": True, "eval_count": 42, "done_reason": reason}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import resource
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from pushback_lib.core.common import PushbackError
+from pushback_lib.core.files import sha256_of
 from pushback_lib.core.records import Record
 from pushback_lib.language.corpus import friction_records
 from pushback_lib.model.recipe import Recipe, recipe_for
+from pushback_lib.train import run
 from pushback_lib.train.run import Training, train_adapter, validation_records
 
 RECORDS = 90  # not a multiple of the batch: the last one of an epoch is short
@@ -30,11 +32,24 @@ def records() -> list[Record]:
 
 
 def digest(adapter: Path) -> str:
-    return hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+    return sha256_of(adapter / "adapter_model.safetensors")
 
 
 def last_loss(training: Training) -> float:
     return training.losses[-1][1]
+
+
+def start(job: str, out: Path, *launcher: str) -> subprocess.Popen[str]:
+    """One of the jobs below in a process of its own, on one thread; `launcher` goes between Python and this file."""
+    return subprocess.Popen([sys.executable, *launcher, __file__, job, str(out)], env={**os.environ, "OMP_NUM_THREADS": "1"},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+
+def told(process: subprocess.Popen[str]) -> str:
+    """What a job printed."""
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors[-3000:]
+    return output
 
 
 def _limit(kind: int, size: int) -> None:
@@ -86,12 +101,10 @@ def memory(out: Path) -> None:
 
 def processes(out: Path) -> None:
     """One of several processes: tells which examples it trained on; only the first may write a file."""
-    import pushback_lib.train.run as finetune
-
     rank, seen = int(os.environ["RANK"]), []
     if rank:
         _limit(resource.RLIMIT_FSIZE, 16)  # bytes: enough for Python to find a temporary folder, for nothing else
-    make = finetune.make_trainer
+    make = run.make_trainer
 
     def listening(*args: object, **kwargs: object) -> object:
         trainer = make(*args, **kwargs)
@@ -106,7 +119,7 @@ def processes(out: Path) -> None:
         trainer.data_collator = collator
         return trainer
 
-    finetune.make_trainer = listening
+    run.make_trainer = listening
     recipe = small(epochs=1, patience=3, checkpoint_every=12)
     train = friction_records(200, seed=1)
     training = train_adapter(recipe, train, out, validation=validation_records(recipe, train))
