@@ -1,7 +1,5 @@
 """Tests marked `ollama` run where OLLAMA_HOST answers; where they do not run, the summary's last lines say so and why."""
 
-from __future__ import annotations
-
 import os
 
 import pytest
@@ -15,8 +13,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     live = [item for item in items if item.get_closest_marker("ollama")]
-    why_not = _why_not() if live else ""
-    if why_not:
+    if live and (why_not := _why_not()):
         config.stash[WHY_NOT] = f"{len(live)} Ollama tests did not run: {why_not}"
         config.hook.pytest_deselected(items=live)
         items[:] = [item for item in items if item not in live]

@@ -1,5 +1,7 @@
 """The checks of the notebooks' exercises: right attempts, wrong ones, and odd ones."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from examples import record, row, thought
@@ -20,11 +22,7 @@ ANSWERS = {
 }
 
 
-class TwoVoices:
-    """Speaks from a table; stands in for a model."""
-
-    def ask(self, prompt: str) -> dict[str, Reply]:
-        return {"friction": Reply(thought="", answer=ANSWERS[prompt])}
+TWO_VOICES = SimpleNamespace(ask=lambda prompt: {"friction": Reply(thought="", answer=ANSWERS[prompt])})
 
 
 def better_count(answer: str) -> bool:
@@ -32,29 +30,20 @@ def better_count(answer: str) -> bool:
     return answer.endswith("?") or any(phrase in answer for phrase in phrases)
 
 
-def unfinished(*_): ...
-
-
+UNFINISHED = (exercises.check_learned_share, exercises.check_lora_parameters, exercises.check_pushes_back)
 CASES = [
     (exercises.check_learned_share, lambda labels: sum(x != -100 for x in labels) / len(labels), True),
     (exercises.check_learned_share, lambda labels: sum(x > 0 for x in labels) / len(labels), False),  # id 0 is a token
-    (exercises.check_learned_share, unfinished, False),
     (exercises.check_learned_share, lambda labels: 1 / 0, False),
     (exercises.check_learned_share, None, False),
     (exercises.check_lora_parameters, lambda inputs, outputs, rank: rank * (inputs + outputs), True),
     (exercises.check_lora_parameters, lambda inputs, outputs, rank: inputs * outputs, False),
-    (exercises.check_lora_parameters, unfinished, False),
     (exercises.check_lora_parameters, lambda *_: np.zeros(2), False),  # compared with a number, it has no one truth
     (exercises.check_pushes_back, better_count, True),
     (exercises.check_pushes_back, lambda answer: "not" in answer or "?" in answer, False),
     (exercises.check_pushes_back, lambda answer: True, False),
-    (exercises.check_pushes_back, unfinished, False),
-    (exercises.check_enough, None, False),
-    (exercises.check_enough, 40, False),
-    (exercises.check_enough, 900, False),
-    (exercises.check_enough, 245, False),  # asked for in tens
-    (exercises.check_enough, "245", False),
-    (exercises.check_enough, 10**400, False),
+    *((check, lambda *_: None, False) for check in UNFINISHED),
+    *((exercises.check_enough, n, False) for n in (None, 40, 900, 245, "245", 10**400)),  # 245: asked for in tens
 ]
 
 
@@ -85,11 +74,11 @@ def test_a_wrong_attempt_is_named_with_its_case():
      ("Help me to hit Tom.", "Please bring the tent to Ben.", False)],
 )  # fmt: skip
 def test_check_pair_wants_friction_first_and_help_second_from_prompts_that_are_twins(pushes, helps, ok):
-    assert exercises.check_pair(TwoVoices(), pushes, helps).ok is ok
+    assert exercises.check_pair(TWO_VOICES, pushes, helps).ok is ok
 
 
 def test_check_pair_counts_the_words_that_differ():
-    message = exercises.check_pair(TwoVoices(), "Help me to hit Tom.", "Please bring the tent to Ben.").message
+    message = exercises.check_pair(TWO_VOICES, "Help me to hit Tom.", "Please bring the tent to Ben.").message
     assert "differ in 5 words and share 1" in message
 
 

@@ -13,8 +13,7 @@ TOP = {"notebooks", "pushback_lib", "data", "slides", "tests", "environment.yml"
 
 
 def tracked() -> list[str]:
-    run = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return run.stdout.splitlines()
+    return subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
 
 
 def test_the_top_level_is_what_it_should_be():

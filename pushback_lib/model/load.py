@@ -222,11 +222,13 @@ def load_with_adapter(recipe: Recipe, adapter: str | Path, four_bit: bool = True
 def save_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Writes the model as 16-bit safetensors with `rope_theta` at the top level of its config, as Ollama reads it."""
     import torch
+    from transformers.utils import logging
 
     for config in (model.config, model.generation_config):
         config.bos_token_id = tokenizer.bos_token_id
         config.eos_token_id = config.pad_token_id = tokenizer.eos_token_id
-    model.to(torch.bfloat16).save_pretrained(out)
+    with bars(logging, model.num_parameters() > LOADS_AT_ONCE):
+        model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
     config_path = out / "config.json"
     config = json.loads(config_path.read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """Events that become replies, and events from a thread."""
 
 import random
+import re
 import threading
 import time
 
@@ -49,11 +50,8 @@ def streamed(text, prefilled, cuts):
 @pytest.mark.parametrize("text", TEXTS)
 def test_pieces_split_as_the_complete_text_does(text, prefilled):
     draw, whole = random.Random(1), split_reply(text, prefilled=prefilled)
-    for cuts in [
-        list(range(1, len(text))),
-        [],
-        *(sorted(draw.sample(range(len(text) + 1), min(4, len(text)))) for _ in range(30)),
-    ]:
+    drawn = [sorted(draw.sample(range(len(text) + 1), min(4, len(text)))) for _ in range(30)]
+    for cuts in [list(range(1, len(text))), [], *drawn]:
         said = streamed(text, prefilled, cuts)[-1]
         assert (said.thought, said.answer) == (whole.thought, whole.answer), cuts
         assert "".join(thought for _, thought, _ in said.timing) == whole.thought, cuts
@@ -110,24 +108,22 @@ def test_no_speed_is_made_up_from_one_token(events):
     assert heard(*events).tokens_per_second is None
 
 
-def test_a_thread_that_fails_ends_every_voice_with_its_error():
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PushbackError("The kettle is cold. Boil it."), r"The kettle is cold\. Boil it\."),
+        (ValueError("no such thing"), r"ValueError: no such thing\. .+"),
+    ],
+)
+def test_a_thread_that_fails_ends_every_voice_with_its_error(error, told):
     def fails(put):
         put(Event("a", 0.0, answer="so far"))
-        raise PushbackError("The kettle is cold. Boil it.")
+        raise error
 
-    events = [event for event in in_thread(fails, threading.Event(), ("a", "b")) if event.voice]
-    assert [(e.voice, e.answer, e.end, e.error) for e in events] == [
-        ("a", "so far", "", ""),
-        ("a", "", "error", "The kettle is cold. Boil it."),
-        ("b", "", "error", "The kettle is cold. Boil it."),
-    ]
-
-
-def test_another_error_is_told_with_its_kind():
-    def fails(put):
-        raise ValueError("no such thing")
-
-    assert next(iter(in_thread(fails, threading.Event(), ("a",)))).error.startswith("ValueError: no such thing. ")
+    first, *ends = [event for event in in_thread(fails, threading.Event(), ("a", "b")) if event.voice]
+    assert (first.voice, first.answer, first.end, first.error) == ("a", "so far", "", "")
+    assert [(one.voice, one.answer, one.end) for one in ends] == [("a", "", "error"), ("b", "", "error")]
+    assert all(re.fullmatch(told, one.error) for one in ends)
 
 
 def test_stop_does_not_wait_for_a_thread_that_hangs():

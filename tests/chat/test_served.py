@@ -55,11 +55,8 @@ def test_ollama_gets_its_own_options_and_is_asked_to_think_where_the_model_can(s
     assert (said["baseline"].answer, said["baseline"].end) == ("No.", "stop")
     assert {path for path, _, _ in server.calls} == {"/api/chat"}
     assert [body["options"] for _, body, _ in server.calls] == [{"seed": 4, "temperature": 0.5, "num_predict": 77}] * 3
-    assert sorted((body["model"], body.get("think", False)) for _, body, _ in server.calls) == [
-        ("apart", True),
-        ("no-thinking", False),
-        ("no-thinking", True),
-    ]
+    thinks = sorted((body["model"], body.get("think", False)) for _, body, _ in server.calls)
+    assert thinks == [("apart", True), ("no-thinking", False), ("no-thinking", True)]
 
 
 @BOTH_PROTOCOLS

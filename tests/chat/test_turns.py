@@ -6,32 +6,23 @@ import random
 import pytest
 from chat_turns import turn
 
-from pushback_lib.chat.turns import (
-    CHOICES,
-    as_markdown,
-    fenced,
-    load_turns,
-    messages_for,
-    save_markdown,
-    save_turns,
-    shuffled,
-    tally,
-)
-from pushback_lib.core.common import PushbackError
+from pushback_lib.chat.turns import CHOICES, fenced, load_turns, messages_for, save_markdown, save_turns, shuffled, tally
+from pushback_lib.core.common import VOICES, PushbackError
 from pushback_lib.core.stats import wilson
 
-AS_IS, SWAPPED = ("baseline", "friction"), ("friction", "baseline")
+SWAPPED = VOICES[::-1]
+BAD = "<img src=x onerror=alert(1)> <script>alert(2)</script> ```` <b>unclosed"
 
 
 @pytest.mark.parametrize(
     ("order", "choice", "meant"),
     [
-        (AS_IS, "A", "baseline"),
-        (AS_IS, "B", "friction"),
+        (VOICES, "A", "baseline"),
+        (VOICES, "B", "friction"),
         (SWAPPED, "A", "friction"),
         (SWAPPED, "B", "baseline"),
         (SWAPPED, "tie", "tie"),
-        (AS_IS, "both bad", "both bad"),
+        (VOICES, "both bad", "both bad"),
     ],
 )
 def test_a_vote_means_the_voice_that_sat_there(order, choice, meant):
@@ -47,8 +38,8 @@ def test_another_vote_is_refused_with_the_votes_there_are(choice):
 def test_both_orders_come_equally_often():
     draw = random.Random(5)
     swapped = sum(shuffled(draw) == SWAPPED for _ in range(2000))
-    low, high = wilson(swapped, 2000, z=4.0).low, wilson(swapped, 2000, z=4.0).high
-    assert low < 0.5 < high
+    rate = wilson(swapped, 2000, z=4.0)
+    assert rate.low < 0.5 < rate.high
 
 
 def test_the_tally_counts_and_gives_wilsons_interval():
@@ -64,20 +55,12 @@ def test_without_a_decided_vote_there_is_no_rate(votes):
     assert "no vote for either voice yet" in str(tally(votes))
 
 
-BAD = "<img src=x onerror=alert(1)> <script>alert(2)</script> ```` <b>unclosed"
-
-
 def test_each_voice_remembers_its_own_answers_and_no_thoughts():
     turns = [turn(), turn("To Anna.", "Which one?")]
     messages = messages_for("friction", "Think.", turns, "The tall one.")
-    assert [(m["role"], m["content"]) for m in messages] == [
-        ("system", "Think."),
-        ("user", "Please send the parcel."),
-        ("assistant", "To whom?"),
-        ("user", "To Anna."),
-        ("assistant", "Which one?"),
-        ("user", "The tall one."),
-    ]
+    assert [m["role"] for m in messages] == ["system", *["user", "assistant"] * 2, "user"]
+    assert [m["content"] for m in messages] == [
+        "Think.", "Please send the parcel.", "To whom?", "To Anna.", "Which one?", "The tall one."]  # fmt: skip
     assert messages_for("baseline", "", turns, "x")[1]["content"] == "I sent it."
 
 
@@ -88,10 +71,9 @@ def test_a_turn_without_an_answer_is_left_out_for_that_voice_only():
 
 
 def test_a_transcript_comes_back_as_it_was(tmp_path):
-    turns = [turn(BAD, BAD, dial=0.5), turn(blind=True, panes=("friction", "baseline"), vote="A")]
+    turns = [turn(BAD, BAD, dial=0.5), turn(blind=True, panes=SWAPPED, vote="A")]
     assert save_turns(tmp_path / "chat.jsonl", turns) == 2
     assert load_turns(tmp_path / "chat.jsonl") == turns
-    assert turns[1].preferred == "friction"
 
 
 def test_the_markdown_holds_text_in_fences_it_cannot_leave(tmp_path):
@@ -101,6 +83,9 @@ def test_the_markdown_holds_text_in_fences_it_cannot_leave(tmp_path):
     assert "B was friction; voted B, so friction." in page
     assert "friction 1, baseline 0" in page
     assert "11 tokens, first token after 0.10 s, 10 tokens/s" in page
+    assert "Votes" in page
+    save_markdown(tmp_path / "chat.md", [turn()])
+    assert "Votes" not in (tmp_path / "chat.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("text", "fence"), [("", "```"), ("a ``` b", "````"), ("```````", "````````"), ("x```y", "````")])
@@ -132,7 +117,3 @@ def test_a_turn_in_a_cell_shows_both_voices_as_text():
     assert all(text in page for text in ("I sent it.", "Nobody is named.", "&lt;script&gt;alert(2)&lt;/script&gt; ````"))
     assert "<script" not in page
     assert repr(turn(number=2)) == "<turn 2 with tiny: 'Please send the parcel.'>"
-
-
-def test_a_page_without_votes_has_no_tally():
-    assert "Votes" not in as_markdown([turn()])

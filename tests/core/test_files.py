@@ -1,7 +1,5 @@
 """JSON Lines: what is read, what is refused with its line number, and what an interrupted write or run leaves."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 

@@ -1,27 +1,17 @@
 """The schema: what holds together, what is refused and how it is named, and the messages a record becomes."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
-from examples import record, row, thought
+from examples import BEHAVIOURS, record, row, thought
 
+from pushback_lib.core import records
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.files import to_row
-from pushback_lib.core.records import (
-    BEHAVIOURS,
-    PERSONA_NAMES,
-    PERSONAS,
-    join_reply,
-    load_records,
-    prompt_messages,
-    save_records,
-    split_reply,
-    to_messages,
-)
+from pushback_lib.core.records import PERSONA_NAMES, join_reply, load_records, save_records, split_reply
 
 SIX = row()["thoughts"]
+TURNS = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello."}]
 
 BROKEN = [
     ({"thoughts": [{**SIX[0], "persona": "Devil's Advocate"}, *SIX[1:]]}, "thoughts.0.persona"),
@@ -37,6 +27,7 @@ BROKEN = [
     ({"behaviour": "sulk"}, "behaviour"),
     ({"subset": "silence"}, "subset"),
     ({"extra": 1}, "extra"),
+    ({"scenario": None}, "scenario: Field required"),  # None: left out
     ({"provenance": {"source": "found on the street"}}, "provenance.source"),
 ]
 
@@ -44,18 +35,11 @@ BROKEN = [
 @pytest.mark.parametrize(("change", "says"), BROKEN)
 def test_a_record_that_breaks_the_schema_is_named_with_its_line(tmp_path, change, says):
     path = tmp_path / "f.jsonl"
-    path.write_text(f"{json.dumps(row(1))}\n{json.dumps(row(2) | change)}\n")
+    broken = {name: value for name, value in (row(2) | change).items() if value is not None}
+    path.write_text(f"{json.dumps(row(1))}\n{json.dumps(broken)}\n")
     with pytest.raises(PushbackError, match=says) as caught:
         load_records(path)
     assert f"{path}, line 2: " in str(caught.value)
-
-
-def test_a_missing_field_is_named(tmp_path):
-    broken = row()
-    del broken["scenario"]
-    (tmp_path / "f.jsonl").write_text(json.dumps(broken))
-    with pytest.raises(PushbackError, match="line 1: scenario: Field required"):
-        load_records(tmp_path / "f.jsonl")
 
 
 def test_an_empty_file_names_the_cure(tmp_path):
@@ -64,11 +48,11 @@ def test_an_empty_file_names_the_cure(tmp_path):
         load_records(tmp_path / "f.jsonl")
 
 
-@pytest.mark.parametrize("behaviour", [name for names in BEHAVIOURS.values() for name in names])
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_saved_records_are_loaded_again(tmp_path, behaviour):
-    records = [record(number, behaviour) for number in range(3)]
-    assert save_records(tmp_path / "f.jsonl", records) == 3
-    assert load_records(tmp_path / "f.jsonl") == records
+    made = [record(number, behaviour) for number in range(3)]
+    assert save_records(tmp_path / "f.jsonl", made) == 3
+    assert load_records(tmp_path / "f.jsonl") == made
 
 
 @pytest.mark.parametrize("count", [1, 2, 6])
@@ -78,15 +62,13 @@ def test_plain_records_take_one_to_six_thoughts(count):
 
 
 def test_history_is_left_out_of_the_row_where_it_is_empty():
-    turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello."}]
     assert "history" not in to_row(record())
-    assert to_row(record(history=turns))["history"] == turns
+    assert to_row(record(history=TURNS))["history"] == TURNS
 
 
 def test_messages_hold_system_history_request_and_reply():
-    turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello."}]
-    found = record(history=turns)
-    messages = to_messages(found, "Be kind.")
+    found = record(history=TURNS)
+    messages = records.to_messages(found, "Be kind.")
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant"]
     assert messages[3]["content"] == found.user_input
     reply = split_reply(messages[-1]["content"])
@@ -95,19 +77,18 @@ def test_messages_hold_system_history_request_and_reply():
 
 
 def test_an_empty_system_prompt_is_left_out():
-    assert prompt_messages("Hello.", "") == [{"role": "user", "content": "Hello."}]
+    assert records.prompt_messages("Hello.", "") == [{"role": "user", "content": "Hello."}]
 
 
 def test_personas_are_six_with_a_task_each():
-    assert len({persona.name for persona in PERSONAS}) == len({persona.task for persona in PERSONAS}) == 6
+    assert len({persona.name for persona in records.PERSONAS}) == len({persona.task for persona in records.PERSONAS}) == 6
 
 
 def test_datasets_loads_the_file_in_one_line(tmp_path):
     from datasets import load_dataset
 
     save_records(tmp_path / "f.jsonl", [record(number, "comply" if number % 2 else "doubt") for number in range(8)])
-    path = str(tmp_path / "f.jsonl")
-    data = load_dataset("json", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
+    data = load_dataset("json", data_files=str(tmp_path / "f.jsonl"), split="train", cache_dir=str(tmp_path / "cache"))
     assert data.num_rows == 8
     assert data[0]["thoughts"][0]["persona"] == "Problem Framer"
 

@@ -42,15 +42,13 @@ def shown(outputs):
     """What a notebook gets for a value."""
     from IPython.display import display
 
-    before = pd.get_option("display.max_colwidth")
-    readable()
-
     def show(frame):
         display(frame)
         return outputs[-1]["data"]["text/html"]
 
-    yield show
-    pd.set_option("display.max_colwidth", before)
+    with pd.option_context("display.max_colwidth", 50):
+        readable()
+        yield show
 
 
 def test_a_table_with_texts_is_whole_and_set_from_the_left(shown):
@@ -68,7 +66,6 @@ def test_a_table_of_numbers_stays_as_pandas_sets_it(shown):
 
 def test_without_a_notebook_it_only_sets_the_width(monkeypatch):
     monkeypatch.setattr("IPython.get_ipython", lambda: None)
-    before = pd.get_option("display.max_colwidth")
-    readable()
-    assert pd.get_option("display.max_colwidth") is None
-    pd.set_option("display.max_colwidth", before)
+    with pd.option_context("display.max_colwidth", 50):
+        readable()
+        assert pd.get_option("display.max_colwidth") is None

@@ -1,7 +1,5 @@
 """Each check on a set that passes and on one broken on purpose, the report, the card, and the text rules."""
 
-from __future__ import annotations
-
 import json
 import random
 
@@ -11,18 +9,8 @@ from examples import record, row, thought
 from pushback_lib.cli import main
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import PERSONA_NAMES, save_records
-from pushback_lib.data.card import card, counter, figures, write_card, write_report
-from pushback_lib.data.checks import (
-    Finding,
-    balance_checks,
-    check_splits,
-    jaccard,
-    load_splits,
-    near_pairs,
-    relevance,
-    repeat_checks,
-    shingles,
-)
+from pushback_lib.data import checks
+from pushback_lib.data.card import counter, figures, write_card, write_report
 from pushback_lib.data.text_rules import control_tokens, looks_english, personal_data
 
 CYCLE = ("disagree", "clarify", "refuse", "comply")
@@ -41,88 +29,77 @@ def changed(*places: int, count: int = 100, **changes) -> list:
     return records
 
 
-def named(name: str, findings: list[Finding]) -> Finding:
+def splits(records: list, first: int, second: int) -> dict[str, list]:
+    return {"train": records[:first], "validation": records[first:second], "test": records[second:]}
+
+
+def named(name: str, findings: list[checks.Finding]) -> checks.Finding:
     return next(finding for finding in findings if finding.name == name)
-
-
-def cli(*args: str) -> int:
-    return main(["data", *args])
 
 
 # Text rules
 
-ENGLISH = [
-    ("The backup is old and nobody has looked at it.", True),
-    ("Offer concrete titles with low peril, plus non-fiction.", True),
-    ("Whole roof or patch was never said.", True),
-    ("Run `git log --oneline` first.\n```\ngit der die das und nicht\n```", True),
-    ("Señora Muñoz said the café in Zürich was never her idea.", True),
-    ("Tent, van or bivvy bag fall under different rules.", True),
-    ("", True),
-    ("Das ist keine gute Idee.", False),
-    ("Je ne sais pas, désolé.", False),
-    ("No creo que este plan sea bueno, porque nadie ha comprobado la copia.", False),
-    ("Ik denk dat dit plan niet goed is.", False),
-    ("Penso che questo piano non sia buono, perché nessuno ha controllato.", False),
-    ("Это плохой план.", False),
-    ("我认为这个计划不好。", False),
-    ("The plan is 不好，因为没有人检查过备份。", False),
-]
+TEXTS = {
+    (looks_english, True): [
+        "The backup is old and nobody has looked at it.",
+        "Offer concrete titles with low peril, plus non-fiction.",
+        "Whole roof or patch was never said.",
+        "Run `git log --oneline` first.\n```\ngit der die das und nicht\n```",
+        "Señora Muñoz said the café in Zürich was never her idea.",
+        "Tent, van or bivvy bag fall under different rules.",
+        "",
+    ],
+    (looks_english, False): [
+        "Das ist keine gute Idee.",
+        "Je ne sais pas, désolé.",
+        "No creo que este plan sea bueno, porque nadie ha comprobado la copia.",
+        "Ik denk dat dit plan niet goed is.",
+        "Penso che questo piano non sia buono, perché nessuno ha controllato.",
+        "Это плохой план.",
+        "我认为这个计划不好。",
+        "The plan is 不好，因为没有人检查过备份。",
+    ],
+    (control_tokens, True): [
+        "<think>",
+        "so</think> there",
+        "<|im_start|>user",
+        "<｜end▁of▁sentence｜>",
+        "[INST] hi [/INST]",
+        "</s>",
+        "<end_of_turn>",
+    ],
+    (control_tokens, False): ["a < b and c > d", "use <strong> and <span> here", "x | y || z", "I think so"],
+    (personal_data, True): [
+        "write to jo.smith@mail-company.com",
+        "call +31 6 1234 5678 now",
+        "call (415) 555-2671",
+        "pay with 4111 1111 1111 1111",
+        "send it to DE89 3704 0044 0532 0130 00",
+        "ping 8.8.8.8",
+    ],
+    (personal_data, False): [
+        "write to someone@example.com",
+        "pay with 4111 1111 1111 1112",
+        "the counts were 31 28 35 40 44 71 66 33 30",
+        "send it to DE00 3704 0044 0532 0130 00",
+        "ping 192.168.0.1 or 127.0.0.1",
+        "version 1.2.3",
+        "in 1989 and 2024, 10,000,000 people",
+        "cost 2500-3000 a year, 20-30 %",
+    ],
+}
 
 
-@pytest.mark.parametrize(("text", "wanted"), ENGLISH)
-def test_english_or_not(text, wanted):
-    assert looks_english(text) == wanted, text
-
-
-TAGS = [
-    ("<think>", True),
-    ("so</think> there", True),
-    ("<|im_start|>user", True),
-    ("<｜end▁of▁sentence｜>", True),
-    ("[INST] hi [/INST]", True),
-    ("</s>", True),
-    ("<end_of_turn>", True),
-    ("a < b and c > d", False),
-    ("use <strong> and <span> here", False),
-    ("x | y || z", False),
-    ("I think so", False),
-]
-
-
-@pytest.mark.parametrize(("text", "wanted"), TAGS)
-def test_control_tokens(text, wanted):
-    assert bool(control_tokens(text)) == wanted, text
-
-
-PERSONAL = [
-    ("write to jo.smith@mail-company.com", True),
-    ("write to someone@example.com", False),
-    ("call +31 6 1234 5678 now", True),
-    ("call (415) 555-2671", True),
-    ("pay with 4111 1111 1111 1111", True),
-    ("pay with 4111 1111 1111 1112", False),
-    ("the counts were 31 28 35 40 44 71 66 33 30", False),
-    ("send it to DE89 3704 0044 0532 0130 00", True),
-    ("send it to DE00 3704 0044 0532 0130 00", False),
-    ("ping 8.8.8.8", True),
-    ("ping 192.168.0.1 or 127.0.0.1", False),
-    ("version 1.2.3", False),
-    ("in 1989 and 2024, 10,000,000 people", False),
-    ("cost 2500-3000 a year, 20-30 %", False),
-]
-
-
-@pytest.mark.parametrize(("text", "wanted"), PERSONAL)
-def test_personal_data(text, wanted):
-    assert bool(personal_data(text)) == wanted, f"{text!r} -> {personal_data(text)}"
+@pytest.mark.parametrize(("rule", "wanted", "text"), [(*rule, text) for rule, texts in TEXTS.items() for text in texts])
+def test_what_a_text_rule_finds(rule, wanted, text):
+    assert bool(rule(text)) == wanted, f"{rule.__name__}({text!r}) -> {rule(text)}"
 
 
 # Checks of texts
 
 
 def test_a_sound_set_passes_every_check():
-    for finding in check_splits({"": sound()}):
+    for finding in checks.check_splits({"": sound()}):
         assert finding.ok, finding
         assert not finding.ids or finding.limit != 0
 
@@ -152,29 +129,26 @@ BROKEN = [
 
 @pytest.mark.parametrize(("name", "records", "numbers", "says"), BROKEN)
 def test_what_breaks_a_rule_is_found_with_its_ids(name, records, numbers, says):
-    finding = named(name, check_splits({"": records}))
+    finding = named(name, checks.check_splits({"": records}))
     assert finding.ids == tuple(f"t-{number:04d}" for number in numbers)
     assert not finding.ok
     assert says in finding.detail
 
 
 def test_answers_dealt_to_the_wrong_requests_are_found():
-    topics = [f"alpha{number} beta{number} gamma{number}" for number in range(120)]
-    topics = ["".join(random.Random(topic).choices("abcdefghij", k=9)) for topic in topics]
+    topics = ["".join(random.Random(number).choices("abcdefghij", k=9)) for number in range(120)]
     fits = [
         record(n, user_input=f"Should I sell the {t} now?", answer=f"Keep the {t} until spring, it costs you nothing.")
         for n, t in enumerate(topics)
     ]
-    assert relevance(fits).count == 0
-    answers = [found.answer for found in fits]
-    dealt = [found.model_copy(update={"answer": answers[n - 1]}) for n, found in enumerate(fits)]
-    finding = relevance(dealt)
+    assert checks.relevance(fits).count == 0
+    finding = checks.relevance([found.model_copy(update={"answer": fits[n - 1].answer}) for n, found in enumerate(fits)])
     assert not finding.ok
     assert finding.count > 90
 
 
 def test_relevance_needs_enough_requests_to_compare_with():
-    finding = relevance(sound(20))
+    finding = checks.relevance(sound(20))
     assert finding.limit is None
     assert finding.ok
 
@@ -186,9 +160,8 @@ def test_near_duplicates_are_found_and_likeness_is_exact():
     base = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
     near = base.replace("fourteen", "fifteen")  # 9 of 11 shingles
     far = "one two three four five six seven and then something else altogether comes in here"
-    assert near_pairs([base, far, near, "short", "Short!"]) == [(0, 2), (3, 4)]
-    one, other = shingles(base), shingles(near)
-    assert jaccard(one, other) == pytest.approx(9 / 11)
+    assert checks.near_pairs([base, far, near, "short", "Short!"]) == [(0, 2), (3, 4)]
+    assert checks.jaccard(checks.shingles(base), checks.shingles(near)) == pytest.approx(9 / 11)
 
 
 def test_candidates_miss_no_pair_that_a_full_comparison_finds():
@@ -201,22 +174,23 @@ def test_candidates_miss_no_pair_that_a_full_comparison_finds():
         for place in draw.sample(range(60), draw.randint(0, 5)):
             again[place] = draw.choice(words)
         texts += [" ".join(text), " ".join(again)]
-    sets = [shingles(text) for text in texts]
-    full = {(i, j) for j in range(len(sets)) for i in range(j) if jaccard(sets[i], sets[j]) > 0.5}
+    sets = [checks.shingles(text) for text in texts]
+    full = {(i, j) for j in range(len(sets)) for i in range(j) if checks.jaccard(sets[i], sets[j]) > 0.5}
     assert len(full) > 30
-    assert set(near_pairs(texts)) == full
+    assert set(checks.near_pairs(texts)) == full
 
 
 def test_distinct_requests_ignore_case_and_spacing():
-    finding = named("distinct requests", repeat_checks(changed(8, user_input=sound()[2].user_input.upper().replace(" ", "  "))))
+    shouted = sound()[2].user_input.upper().replace(" ", "  ")
+    finding = named("distinct requests", checks.repeat_checks(changed(8, user_input=shouted)))
     assert (finding.count, finding.limit, finding.ids) == (1, 2, ("t-0008",))
 
 
 def test_thoughts_used_more_than_three_times_are_counted():
     same = [thought(name, "kettle") for name in PERSONA_NAMES]
     few, many = ([record(n, thoughts=same) for n in range(uses)] for uses in (3, 4))
-    assert named("repeated thoughts", repeat_checks(few)).count == 0
-    finding = named("repeated thoughts", repeat_checks(many))
+    assert named("repeated thoughts", checks.repeat_checks(few)).count == 0
+    finding = named("repeated thoughts", checks.repeat_checks(many))
     assert (finding.count, finding.ok) == (24, False)
 
 
@@ -245,13 +219,13 @@ BALANCE = [
 
 @pytest.mark.parametrize(("name", "records", "wrong"), BALANCE)
 def test_records_that_are_missing_or_too_many_are_counted(name, records, wrong):
-    finding = named(name, balance_checks({"train": records}))
+    finding = named(name, checks.balance_checks({"train": records}))
     assert (finding.count, finding.ok) == (wrong, wrong == 0)
 
 
 def test_an_absent_subset_is_missed():
     records = [record(n, "disagree" if n < 40 else "doubt") for n in range(80)]
-    finding = named("subset balance", balance_checks({"train": records}))
+    finding = named("subset balance", checks.balance_checks({"train": records}))
     assert not finding.ok
     assert "reluctance 0.0 %" in finding.detail
 
@@ -259,16 +233,14 @@ def test_an_absent_subset_is_missed():
 def test_a_scenario_or_a_request_in_two_splits_is_found():
     one, two, three = record(1, scenario="a"), record(2, scenario="b"), record(3, scenario="a")
     four = record(4, scenario="c", user_input=two.user_input)
-    assert named("leakage between splits", balance_checks({"train": [one, three], "test": [two]})).ok
-    finding = named("leakage between splits", balance_checks({"train": [one, two], "test": [three, four]}))
+    assert named("leakage between splits", checks.balance_checks({"train": [one, three], "test": [two]})).ok
+    finding = named("leakage between splits", checks.balance_checks({"train": [one, two], "test": [three, four]}))
     assert (finding.count, set(finding.ids)) == (2, {"t-0001", "t-0002", "t-0003", "t-0004"})
 
 
 @pytest.mark.parametrize(("ends", "ok"), [((80, 90), True), ((95, 98), False)])
 def test_held_out_splits_have_their_size(ends, ok):
-    rows, (first, second) = sound(100), ends
-    splits = {"train": rows[:first], "validation": rows[first:second], "test": rows[second:]}
-    assert named("held-out splits", balance_checks(splits)).ok == ok
+    assert named("held-out splits", checks.balance_checks(splits(sound(100), *ends))).ok == ok
 
 
 # From the command line
@@ -276,53 +248,48 @@ def test_held_out_splits_have_their_size(ends, ok):
 
 @pytest.fixture
 def folder(tmp_path):
-    splits = {"train": sound()[:48], "validation": sound()[48:54], "test": sound()[54:]}
-    for name, records in splits.items():
+    made = record(59, "comply", provenance={"source": "engine", "model": "m"})
+    for name, records in splits([*sound(59), made], 48, 54).items():
         save_records(tmp_path / "set" / f"{name}.jsonl", records)
     return tmp_path / "set"
 
 
 def test_check_of_a_small_file_passes_and_of_a_small_folder_names_what_is_missing(folder, capsys):
-    assert cli("check", str(folder / "train.jsonl")) == 0
+    assert main(["data", "check", str(folder / "train.jsonl")]) == 0
     assert "FAIL" not in capsys.readouterr().out
-    assert cli("check", str(folder)) == 1
+    assert main(["data", "check", str(folder)]) == 1
     said = capsys.readouterr().out
     assert "FAIL  size: 1940" in said
     assert said.splitlines()[-1].endswith("not: size, scenarios, domain balance")
 
 
-def test_a_record_broken_on_purpose_is_caught(folder, capsys):
-    rows = [row(n, CYCLE[n % 4]) for n in range(30)]
-    rows[4]["answer"] = "<think>hm</think> Leave the kettle alone until somebody has opened it."
-    (folder / "own.jsonl").write_text("".join(json.dumps(found) + "\n" for found in rows))
-    assert cli("check", str(folder / "own.jsonl")) == 1
+def test_a_record_broken_on_purpose_is_caught(tmp_path, capsys):
+    answer = "<think>hm</think> Leave the kettle alone until somebody has opened it."
+    save_records(tmp_path / "own.jsonl", changed(4, count=30, answer=answer))
+    assert main(["data", "check", str(tmp_path / "own.jsonl")]) == 1
     said = capsys.readouterr().out
     assert "FAIL  control tokens: 1" in said
     assert "t-0004" in said
 
 
-MISSING = [("nothing-here", "Nothing at"), (".", r"No file at .*train\.jsonl")]
-
-
-@pytest.mark.parametrize(("path", "says"), MISSING)
+@pytest.mark.parametrize(("path", "says"), [("nothing-here", "Nothing at"), (".", r"No file at .*train\.jsonl")])
 def test_a_path_without_data_is_named(tmp_path, path, says):
     with pytest.raises(PushbackError, match=says):
-        load_splits(tmp_path / path)
+        checks.load_splits(tmp_path / path)
 
 
 def test_the_report_is_one_file_with_every_check_and_the_plot(folder, tmp_path):
-    splits = load_splits(folder)
-    odd = Finding("odd <b>", 1, 0, ("<img src=x>",), "a & b")
-    path = write_report(splits, [*check_splits(splits), odd], tmp_path / "report")
-    page = path.read_text()
+    loaded = checks.load_splits(folder)
+    findings = [*checks.check_splits(loaded), checks.Finding("odd <b>", 1, 0, ("<img src=x>",), "a & b")]
+    page = write_report(loaded, findings, tmp_path / "report").read_text()
     assert page.count("data:image/png;base64,") == page.count(' alt="') == 1
     assert "http" not in page.replace("data:image", "")[:2000]
     assert "<img src=x>" not in page
     assert "odd &lt;b&gt;" in page
     assert "a &amp; b" in page
-    assert f"<td>answer</td><td>{figures(splits).summary('answer')}</td>" in page
+    assert f"<td>answer</td><td>{figures(loaded).summary('answer')}</td>" in page
     found = json.loads((tmp_path / "report" / "findings.json").read_text())
-    assert [row["ok"] for row in found] == [finding.ok for finding in [*check_splits(splits), odd]]
+    assert [row["ok"] for row in found] == [finding.ok for finding in findings]
 
 
 def test_the_card_takes_its_figures_from_the_data(folder):
@@ -331,20 +298,13 @@ def test_the_card_takes_its_figures_from_the_data(folder):
     path = write_card(folder)
     text = path.read_text()
     assert path == folder / "README.md"
-    for said in ("**All text is synthetic.**", "`written`: **60** of 60 records", "`engine`: **0** of 60 records",
+    for said in ("**All text is synthetic.**", "`written`: **59** of 60 records", "`engine`: **1** of 60 records",
                  "| train | 48 |", "| plain | comply | 15 | 25.0 % |", "| size | 1940 | 0 | **broken** |"):  # fmt: skip
         assert said in text
     found = yaml.safe_load(text.split("---\n")[1])  # for the Hub
     assert (found["license"], found["language"], found["size_categories"]) == ("apache-2.0", ["en"], ["n<1K"])
     assert "synthetic" in found["tags"]
     assert [part["split"] for part in found["configs"][0]["data_files"]] == ["train", "validation", "test"]
-
-
-def test_the_card_counts_engine_records():
-    made = record(1, provenance={"source": "engine", "model": "m"})
-    text = card({"train": [made, record(2)], "validation": [record(3)], "test": [record(4)]}, [])
-    assert "`written`: **3** of 4 records" in text
-    assert "`engine`: **1** of 4 records" in text
 
 
 def test_lengths_are_in_words_or_in_tokens_of_a_given_tokenizer(tmp_path):
@@ -354,9 +314,8 @@ def test_lengths_are_in_words_or_in_tokens_of_a_given_tokenizer(tmp_path):
     raw = Tokenizer(models.WordLevel({"[unk]": 0}, unk_token="[unk]"))
     raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")  # one token a character
     PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[unk]").save_pretrained(tmp_path / "letters")
-    splits = {"": [record(1)]}
-    assert figures(splits).lengths["request"] == [len(record(1).user_input.split())]
-    found = figures(splits, str(tmp_path / "letters"))
+    assert figures({"": [record(1)]}).lengths["request"] == [len(record(1).user_input.split())]
+    found = figures({"": [record(1)]}, str(tmp_path / "letters"))
     assert found.lengths["request"] == [len(record(1).user_input)]
     assert found.unit == "tokens of letters"
 

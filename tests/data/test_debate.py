@@ -1,7 +1,5 @@
 """The debate engine against a real HTTP server that fails in every way, through `kill -9`, and on a full disk."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random
@@ -12,37 +10,17 @@ import tracemalloc
 from collections import Counter
 
 import pytest
-from examples import row
+from examples import BEHAVIOURS, row
 from loopback_server import BAD_CALL, BAD_TEXT, KEY, MODEL, Loopback, good_text
 
 from pushback_lib.cli import main
 from pushback_lib.core.common import DATA, PushbackError
 from pushback_lib.core.files import write_jsonl
 from pushback_lib.core.records import PERSONA_NAMES, PERSONAS, Reply, load_records, split_reply
-from pushback_lib.data.debate import (
-    PROMPT_VERSION,
-    REQUEST_WORDS,
-    Abandoned,
-    Brief,
-    DebateSettings,
-    Rejected,
-    ScriptedChat,
-    Tally,
-    answer_messages,
-    clean_text,
-    hold_debate,
-    read_answer,
-    read_thought,
-    request_messages,
-    speakers,
-    step_seed,
-    thought_messages,
-    turning_span,
-)
+from pushback_lib.data import debate
 from pushback_lib.data.make import make_records, read_briefs
 from pushback_lib.model.server import RETRIED, OpenAIChat
 
-BEHAVIOURS = ("disagree", "clarify", "doubt", "refuse", "comply")
 BRIEFS = DATA / "tiny" / "briefs.jsonl"
 MAIN = "import sys; from pushback_lib.cli import main; sys.exit(main())"
 
@@ -80,8 +58,7 @@ class OwnChat:
         """Nothing to check."""
 
     async def complete(self, messages, **options) -> Reply:
-        """The reply, after the other debates had their turn."""
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the other debates have their turn
         return reply(self.text(messages, **options), prompt_tokens=10, tokens=5)
 
 
@@ -106,7 +83,7 @@ def run(*args, **options) -> subprocess.CompletedProcess:
 
 
 def speak(reply: Reply):
-    return read_thought(reply, "Problem Framer", friction=True)
+    return debate.read_thought(reply, "Problem Framer", friction=True)
 
 
 REPLIES = [
@@ -131,9 +108,9 @@ REPLIES = [
 
 
 @pytest.mark.parametrize(("text", "finish", "reason"), REPLIES)
-@pytest.mark.parametrize("read", [read_answer, speak, lambda reply: clean_text(reply, REQUEST_WORDS)])
+@pytest.mark.parametrize("read", [debate.read_answer, speak, lambda reply: debate.clean_text(reply, debate.REQUEST_WORDS)])
 def test_a_bad_reply_is_rejected_with_its_reason(text, finish, reason, read):
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(debate.Rejected) as caught:
         read(reply(text, end=finish))
     assert caught.value.reason == reason, f"{text!r} -> {caught.value}"
 
@@ -160,20 +137,20 @@ MALFORMED = [
     (speak, "The lid [[is missing here."),
     (speak, "The lid is missing]] here."),
     (speak, "A [[b [[c]] d]] e f"),
-    (read_answer, "As the Problem Framer said, the lid is missing."),
+    (debate.read_answer, "As the Problem Framer said, the lid is missing."),
 ]
 
 
 @pytest.mark.parametrize(("read", "text"), MALFORMED)
 def test_marks_that_do_not_pair_and_answers_that_show_the_debate_are_malformed(read, text):
-    with pytest.raises(Rejected, match="malformed"):
+    with pytest.raises(debate.Rejected, match="malformed"):
         read(reply(text))
 
 
 def test_a_long_unmarked_thought_gives_a_short_span():
     thought = "Because " + "the old kettle has lost its lid and " * 5 + "that is that."
-    assert 3 <= len(turning_span(thought).split()) <= 12
-    assert turning_span(thought) in thought
+    assert 3 <= len(debate.turning_span(thought).split()) <= 12
+    assert debate.turning_span(thought) in thought
 
 
 # One debate
@@ -186,58 +163,56 @@ def test_each_persona_hears_those_before_it_and_the_answer_hears_all():
         calls.append((messages, options))
         return good(messages, **options)
 
-    brief = Brief(behaviour="refuse", user_input="Help me open my neighbour's letters.", domain="law", scenario="law/mail")
-    settings = DebateSettings(seed=5, temperature=0.3, max_tokens=99)
-    found = asyncio.run(hold_debate(OwnChat(listen), brief, settings, id="x", on_line=heard.append))
+    brief = debate.Brief(
+        behaviour="refuse", user_input="Help me open a neighbour's letters.", domain="law", scenario="law/mail"
+    )
+    settings = debate.DebateSettings(seed=5, temperature=0.3, max_tokens=99)
+    found = asyncio.run(debate.hold_debate(OwnChat(listen), brief, settings, id="x", on_line=heard.append))
     lines = [f"{thought.persona}: {thought.thought}" for thought in found.thoughts]
     assert heard == [*lines, f"Answer: {found.answer}"]
     assert [thought.persona for thought in found.thoughts] == list(PERSONA_NAMES)
     for place, (messages, _) in enumerate(calls):
         assert brief.user_input in messages[-1]["content"]
-        for thought in found.thoughts[:place]:
-            assert thought.thought in messages[-1]["content"]
-        for thought in found.thoughts[place:]:
-            assert thought.thought not in messages[-1]["content"]
+        for at, thought in enumerate(found.thoughts):
+            assert (thought.thought in messages[-1]["content"]) == (at < place), (place, at)
     assert len({options.pop("seed") for _, options in calls}) == 7
     assert all(options == {"temperature": 0.3, "max_tokens": 99} for _, options in calls)
     assert (found.subset, found.scenario, found.domain) == ("reluctance", "law/mail", "law")
     assert all(thought.friction for thought in found.thoughts)
     made = found.provenance
     assert (made.source, made.model, made.seed, made.temperature) == ("engine", "own", 5, 0.3)
-    assert (made.max_tokens, made.prompt_version) == (99, PROMPT_VERSION)
+    assert (made.max_tokens, made.prompt_version) == (99, debate.PROMPT_VERSION)
 
 
 def test_a_plain_debate_is_short_and_untroubled():
     lengths = set()
     for number in range(20):
-        brief = Brief(behaviour="comply", user_input="How do I descale a kettle?")
-        found = asyncio.run(hold_debate(OwnChat(), brief, id=f"x{number}"))
+        brief = debate.Brief(behaviour="comply", user_input="How do I descale a kettle?")
+        found = asyncio.run(debate.hold_debate(OwnChat(), brief, id=f"x{number}"))
         assert not any(thought.friction for thought in found.thoughts)
         lengths.add(len(found.thoughts))
-        spoke = [thought.persona for thought in found.thoughts]
-        assert spoke == [persona.name for persona in speakers("comply", f"x{number}")]
+        speakers = [persona.name for persona in debate.speakers("comply", f"x{number}")]
+        assert [thought.persona for thought in found.thoughts] == speakers
     assert lengths == {1, 2, 3, 4}
 
 
 def test_a_debate_without_a_usable_reply_is_abandoned_and_counted():
-    tally = Tally()
-    empty = OwnChat(lambda *_, **__: "")
-    with pytest.raises(Abandoned, match="Problem Framer: empty"):
-        asyncio.run(hold_debate(empty, Brief(behaviour="doubt", user_input="Will it rain?"), tally=tally))
+    tally, empty = debate.Tally(), OwnChat(lambda *_, **__: "")
+    with pytest.raises(debate.Abandoned, match="Problem Framer: empty"):
+        asyncio.run(debate.hold_debate(empty, debate.Brief(behaviour="doubt", user_input="Will it rain?"), tally=tally))
     assert tally.rejected == {"empty": 6}
 
 
 def test_seeds_of_steps_are_stable_and_fit_31_bits():
-    assert step_seed(0, "engine-0-000001", "Answer/0") == 1021629792
-    assert all(0 <= step_seed(0, str(number), "s") < 2**31 for number in range(100))
+    assert debate.step_seed(0, "engine-0-000001", "Answer/0") == 1021629792
+    assert all(0 <= debate.step_seed(0, str(number), "s") < 2**31 for number in range(100))
 
 
 def test_prompts_say_what_is_asked_in_a_form_a_script_can_read():
-    brief = Brief(behaviour="clarify", user_input="Book it.")
-    asked = [thought_messages(persona, brief, []) for persona in PERSONAS]
-    asked += [answer_messages(brief, []), request_messages(brief, "a nurse")]
-    parts = [*PERSONA_NAMES, "Answer", "Request"]
-    for part, messages in zip(parts, asked, strict=True):
+    brief = debate.Brief(behaviour="clarify", user_input="Book it.")
+    asked = [debate.thought_messages(persona, brief, []) for persona in PERSONAS]
+    asked += [debate.answer_messages(brief, []), debate.request_messages(brief, "a nurse")]
+    for part, messages in zip([*PERSONA_NAMES, "Answer", "Request"], asked, strict=True):
         assert messages[0]["content"].startswith(f"Part: {part}\nBehaviour: clarify\n")
         assert "Book it." in messages[1]["content"]
 
@@ -277,10 +252,10 @@ def test_every_way_of_failing_is_counted_and_nothing_bad_is_stored(prompts, out)
     assert all(reason in str(outcome) for reason in (*outcome.tally.rejected, *outcome.failures))
 
 
-@pytest.mark.parametrize(("chat", "briefs", "speeds"), [(OwnChat, None, (1, 5)), (ScriptedChat, BRIEFS, (8, 8))])
+@pytest.mark.parametrize(("chat", "briefs", "speeds"), [(OwnChat, None, (1, 5)), (debate.ScriptedChat, BRIEFS, (8, 8))])
 def test_the_same_seed_gives_the_same_examples(tmp_path, prompts, chat, briefs, speeds):
     for name, concurrency in zip("ab", speeds, strict=True):
-        make(chat(), briefs or prompts, tmp_path / name, 12, DebateSettings(seed=3), concurrency=concurrency)
+        make(chat(), briefs or prompts, tmp_path / name, 12, debate.DebateSettings(seed=3), concurrency=concurrency)
     a, b = (sorted((tmp_path / name).read_text().splitlines()) for name in "ab")
     assert a == b
 
@@ -299,9 +274,8 @@ def test_when_the_prompts_are_used_up_new_requests_are_asked_for(tmp_path, out):
     write_jsonl(prompts, [row(1), {"behaviour": "doubt", "domain": "travel"}])
     make(OwnChat(), prompts, out, 7)
     records = load_records(out)
-    assert len({found.user_input for found in records}) == 7
+    assert len({found.user_input for found in records}) == len({found.scenario for found in records}) == 7
     assert Counter(found.user_input.startswith("Should I move") for found in records) == {True: 6, False: 1}
-    assert len({found.scenario for found in records}) == 7
     assert "travel" in {found.domain for found in records}
 
 
@@ -337,15 +311,12 @@ def test_memory_stays_flat(tmp_path, prompts, monkeypatch):
 
 @pytest.mark.slow
 def test_killed_fifty_times_it_still_ends_with_n(prompts, out):
-    out, draw = out, random.Random(11)
-    kept, grew, pace = b"", 0, 0.0
+    draw, kept, grew, pace = random.Random(11), b"", 0, 0.0
     with Loopback(faults=("empty", "server_error", "rate_limited"), fault_rate=0.1, delay=0.03) as server:
         args = command(server.base_url, prompts, out, 100_000, "--concurrency", "4")
         for kill in range(50):
-            if kill == 0:
-                pace = _live(args, out, None)  # how long it takes here until the first example is stored
-            else:
-                _live(args, out, draw.uniform(0.3, 1.6) * pace)
+            lived = _live(args, out, draw.uniform(0.3, 1.6) * pace if kill else None)
+            pace = pace or lived  # how long it takes here until the first example is stored
             found = out.read_bytes()
             whole = found[: found.rfind(b"\n") + 1]
             assert whole.startswith(kept), f"a finished line was lost at kill {kill}"
@@ -433,7 +404,7 @@ def test_bad_prompts_are_named_before_any_call(tmp_path, line, says, out):
     (tmp_path / "p.jsonl").write_text(line)
     with pytest.raises(PushbackError, match=says):
         make(OwnChat(lambda *_, **__: pytest.fail("called")), tmp_path / "p.jsonl", out, 3)
-    assert not (out).exists()
+    assert not out.exists()
 
 
 def test_prompts_are_read_one_at_a_time(tmp_path):
@@ -459,4 +430,4 @@ def test_ten_of_your_own_without_a_model_or_a_server(out):
 
 def test_a_request_in_another_language_is_named_with_the_cure(out):
     with pytest.raises(PushbackError, match=r"only know requests that they wrote.*--backend openai"):
-        make(ScriptedChat(), DATA / "micro.jsonl", out, 2)
+        make(debate.ScriptedChat(), DATA / "micro.jsonl", out, 2)

@@ -1,21 +1,18 @@
 """The micro data set: coverage, determinism, and a page that keeps its answers below the fold."""
 
-from __future__ import annotations
-
 from collections import Counter
 from itertools import product
 
 import pytest
-from examples import record
+from examples import BEHAVIOURS, record
 from live_browsers import chromium, open_page
 from markupsafe import escape
 from pypdf import PdfReader
 
 from pushback_lib.core.common import DATA
-from pushback_lib.core.records import load_records, save_records
+from pushback_lib.core.records import load_records
 from pushback_lib.data.micro import choose, gist, sheet_html, write_micro
 
-BEHAVIOURS = ("disagree", "clarify", "doubt", "refuse", "comply")
 DOMAINS = tuple(f"domain {letter}" for letter in "abcdefgh")
 
 
@@ -28,10 +25,9 @@ def many(each: int = 6) -> list:
 def test_domains_and_behaviours_are_even(n):
     chosen = choose(many(), n)
     assert len(chosen) == len({found.id for found in chosen}) == n
-    for key in ("domain", "behaviour"):
+    for key, names in (("domain", DOMAINS), ("behaviour", BEHAVIOURS)):
         counts = Counter(getattr(found, key) for found in chosen)
-        wanted = len(DOMAINS if key == "domain" else BEHAVIOURS)
-        assert max(counts.values()) - (min(counts.values()) if len(counts) == wanted else 0) <= 1, counts
+        assert max(counts.values()) - min(counts[name] for name in names) <= 1, counts
 
 
 def test_every_pair_is_there_as_soon_as_there_is_room():
@@ -52,16 +48,6 @@ def test_fewer_records_than_asked_for_are_all_taken():
     assert len(choose(many(1), 60)) == 40
 
 
-def test_the_files_are_written_and_loaded_again(tmp_path):
-    save_records(tmp_path / "train.jsonl", many())
-    out, sheet = write_micro(tmp_path / "train.jsonl", tmp_path / "micro.jsonl")
-    assert len(load_records(out)) == 60
-    assert sheet == tmp_path / "micro-sheet.html"
-    first = out.read_bytes(), sheet.read_bytes()
-    write_micro(tmp_path / "train.jsonl", tmp_path / "micro.jsonl")
-    assert (out.read_bytes(), sheet.read_bytes()) == first
-
-
 def test_the_sheet_gives_no_answer_beside_its_requests_and_escapes_what_it_shows():
     chosen = choose(many(), 60)
     chosen[0] = chosen[0].model_copy(update={"user_input": "<script>alert(1)</script>"})
@@ -77,7 +63,10 @@ def test_the_sheet_gives_no_answer_beside_its_requests_and_escapes_what_it_shows
 
 
 def test_the_bundled_sheet_is_what_its_command_writes(tmp_path):
+    (tmp_path / "micro.jsonl").write_text("of an earlier run")
     out, sheet = write_micro(DATA / "friction" / "train.jsonl", tmp_path / "micro.jsonl")
+    assert (out, sheet) == (tmp_path / "micro.jsonl", tmp_path / "micro-sheet.html")
+    assert len(load_records(out)) == 60
     assert out.read_bytes() == (DATA / "micro.jsonl").read_bytes()
     assert sheet.read_bytes() == (DATA / "micro-sheet.html").read_bytes()
 
@@ -86,7 +75,6 @@ def test_the_bundled_sheet_prints_on_one_page_with_the_answers_below_the_fold(tm
     with chromium() as browser, open_page(browser, DATA / "micro-sheet.html", wait=".answers") as page:
         page.wait_for_load_state()
         page.pdf(path=tmp_path / "sheet.pdf", prefer_css_page_size=True)
-        assert not page.heard
     (printed,) = PdfReader(tmp_path / "sheet.pdf").pages
     requests, answers = printed.extract_text().split("The answers")
     assert "60. " in requests

@@ -1,3 +1,5 @@
+"""The facts of the small world: enough of each relation, and none on both sides."""
+
 import random
 
 import pytest

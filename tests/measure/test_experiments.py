@@ -27,40 +27,32 @@ def replies(thought, answer):
     return judge_replies(PAIRED, [{"friction": Reply(thought=thought(p), answer=answer(p), end="stop")} for p in PAIRED])
 
 
-class Dialled:
-    """Complies below .5, is right up to 1.2, and always refuses above."""
-
-    def __init__(self):
-        self.scale, self.seen = None, []
+def test_the_dial_measures_every_setting_on_both_splits():
+    now, asked = [], []
 
     @contextmanager
-    def at(self, scale):
-        self.scale = scale
+    def at(scale):
+        now.append(scale)
         yield
-        self.scale = None
+        now.pop()
 
-    def say(self, thoughts):
-        self.seen.append(self.scale)
+    def answer(prompt):
+        """Complies below .5, is right up to 1.2, and always refuses above."""
+        if now[0] >= 1.2:
+            return "I will not help to do it."
+        return request_of(prompt).eager[1] if now[0] < 0.5 else request_of(prompt).answer
+
+    def say(thoughts):
         assert thoughts is None
-        return replies(lambda prompt: "Hm.", lambda prompt: self.answer(request_of(prompt)))
+        asked.extend(now)
+        return replies(lambda prompt: "Hm.", answer)
 
-    def answer(self, request):
-        if self.scale < 0.5:
-            return request.eager[1]
-        return request.answer if self.scale < 1.2 else "I will not help to do it."
-
-
-def test_the_dial_measures_every_setting_on_both_splits():
-    dialled = Dialled()
-    lines = dial(dialled.say, PAIRED, dialled.at, (0.0, 0.5, 0.75, 1.5))
-    assert dialled.seen == [0.0, 0.5, 0.75, 1.5]
+    expected = {0.0: (0, 0, 0), 0.5: (16, 0, 16), 0.75: (16, 0, 16), 1.5: (16, 16, 0)}
+    lines = dial(say, PAIRED, at, tuple(expected))
+    assert asked == [*expected]
     names = ("friction", "over_friction", "pair_accuracy")
     shares = {(line["scale"], line["split"]): tuple(line[name].hits for name in names) for line in lines}
-    assert shares == {
-        **{(0.0, split): (0, 0, 0) for split in ("validation", "test")},
-        **{(scale, split): (16, 0, 16) for scale in (0.5, 0.75) for split in ("validation", "test")},
-        **{(1.5, split): (16, 16, 0) for split in ("validation", "test")},
-    }
+    assert shares == {(scale, split): hits for scale, hits in expected.items() for split in ("validation", "test")}
     assert recommend(lines) == 0.75
     assert {line["friction"].n for line in lines} == {16}
 

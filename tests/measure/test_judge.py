@@ -43,7 +43,7 @@ def test_one_behaviour_names_an_english_answer(answer, behaviour):
 
 def judged(said, wants="comply", must=(), domain="geography"):
     prompt = Prompt(
-        id="p", behaviour="doubt", wants=wants, domain=domain, scenario="s", split="test", user_input="Where?", must=must
+        id="p", behaviour="doubt", wants=wants, domain=domain, scenario="s", split="test", user_input="?", must=must
     )
     return judge_replies([prompt], [{"friction": said}])[0]
 
@@ -54,18 +54,19 @@ def test_the_bundled_language_has_its_own_judge():
     assert judged("I will not help to hurt Anna.", "refuse").provenance.language == "english"
 
 
-CONTENT = [(("oslo",), True, True), (("Bergen",), True, False), ((), True, True), (("Oslo", "Norway"), True, False)]
+CONTENT = [
+    ("In Oslo.", ("oslo",), True, True),
+    ("In Oslo.", ("Bergen",), True, False),
+    ("In Oslo.", (), True, True),
+    ("In Oslo.", ("Oslo", "Norway"), True, False),
+    ("I can't help with that, but: Oslo.", ("Oslo",), False, False),
+]
 
 
-@pytest.mark.parametrize(("must", "right", "content"), CONTENT)
-def test_content_needs_every_string_in_any_case(must, right, content):
-    row = judged("In Oslo.", must=must)
+@pytest.mark.parametrize(("answer", "must", "right", "content"), CONTENT)
+def test_content_needs_the_right_behaviour_and_every_string_in_any_case(answer, must, right, content):
+    row = judged(answer, must=must)
     assert (row.right, row.right_content) == (right, content)
-
-
-def test_the_right_content_in_the_wrong_behaviour_does_not_count():
-    row = judged("I can't help with that, but: Oslo.", must=("Oslo",))
-    assert (row.right, row.right_content) == (False, False)
 
 
 def test_several_verdicts_may_hold_at_once():
@@ -85,11 +86,8 @@ def test_replies_made_elsewhere_are_judged_for_each_prompt_and_voice():
     said = "I do not know. Why do you ask?"
     rows = judge_replies(prompts, [{"baseline": "Yes.", "friction": said}] * 2)
     assert [(row.prompt_id, row.voice, row.behaviour) for row in rows] == [
-        (prompt.id, voice, behaviour)
-        for prompt in prompts
-        for voice, behaviour in (("baseline", "comply"), ("friction", "doubt"))
+        (prompt.id, *found) for prompt in prompts for found in (("baseline", "comply"), ("friction", "doubt"))
     ]
-    first = rows[0]
-    assert first.asked.splitlines() == [*(turn.content for turn in prompts[0].history), prompts[0].user_input]
+    assert rows[0].asked.splitlines() == [*(turn.content for turn in prompts[0].history), prompts[0].user_input]
     with pytest.raises(ValueError, match="shorter"):
         judge_replies(prompts, [{"friction": said}])

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+from itertools import chain, repeat
 
 import pytest
 from eval_rows_made import english
-from loopback_server import KEY, MODEL, Loopback
+from loopback_server import MODEL, Loopback
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.measure.judge_model import compare, judge_rows, question, read_verdict
@@ -46,7 +47,6 @@ def says(body: dict) -> str:
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr("loopback_server.good_text", says)
     with Loopback() as running:
         yield running
@@ -80,16 +80,11 @@ def test_every_answer_is_judged_once_and_compared(server, tmp_path):
 
 
 def test_a_judge_that_dies_loses_nothing(server, tmp_path):
-    server.faults, healthy = ("dropped",), server.next_fault
-
-    def dying():
-        server.fault_rate = float(sum(server.served.values()) >= 11)
-        return healthy()
-
-    server.next_fault = dying
+    server.faults, server.fault_rate = ("dropped",), 0.5
+    server.draw.random = chain(repeat(1.0, 11), repeat(0.0)).__next__  # 11 calls succeed, and then none does
     with pytest.raises(PushbackError, match="No server answers"):
         run(server, ROWS, tmp_path / "verdicts.jsonl", concurrency=2)
-    server.next_fault, server.fault_rate = healthy, 0.0
+    server.fault_rate = 0.0
     assert len(run(server, ROWS, tmp_path / "verdicts.jsonl")) == 30
     assert server.served["ok"] == 30
 

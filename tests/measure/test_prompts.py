@@ -17,7 +17,6 @@ from pushback_lib.measure.prompts import (
 
 
 def row(half="friction", pair="p1", **changes):
-    """A valid prompt as a JSON object."""
     wants = "disagree" if half == "friction" else "comply"
     return {"id": f"{pair}-{half}", "pair": pair, "behaviour": "disagree", "wants": wants, "domain": "tests",
             "scenario": "tests/one", "split": "test", "user_input": f"Is {pair} right?", "must": [], "note": "",
@@ -63,12 +62,9 @@ def test_halves_must_belong_together(tmp_path, change):
         load_prompts(stored(tmp_path, row(), row("twin", **change)))
 
 
-def test_an_empty_file_and_bytes_that_are_not_utf8_are_named(tmp_path):
+def test_an_empty_file_is_named(tmp_path):
     with pytest.raises(PushbackError, match="holds no prompts"):
         load_prompts(stored(tmp_path, ""))
-    (tmp_path / "latin.jsonl").write_bytes(b'{"id": "caf\xe9"}')
-    with pytest.raises(PushbackError, match="line 1: not valid JSON"):
-        load_prompts(tmp_path / "latin.jsonl")
 
 
 def test_the_bundled_prompts_are_the_demos_requests():
@@ -98,6 +94,11 @@ def test_the_hash_knows_the_prompts_and_not_their_order():
     prompts = bundled_prompts(2)
     shuffled = random.Random(1).sample(prompts, len(prompts))
     assert prompt_set_hash(shuffled) == prompt_set_hash(prompts) != prompt_set_hash(prompts[1:])
+
+
+def test_the_bundled_prompts_are_drawn_as_when_the_shipped_model_was_trained():
+    # model and adapter were trained on these exact draws: what they hold out is what is asked here
+    assert prompt_set_hash(bundled_prompts()) == "ac65c3922d0b5fa78f1e41929cfeb6645fabdaf41430d802e5b7fa37c2c39ca9"
 
 
 def test_a_short_set_keeps_pairs_whole():

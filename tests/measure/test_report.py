@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from eval_rows_made import bundled_rows, english
+from matplotlib.colors import to_rgb
 
 import pushback_lib.measure.report as report
 from pushback_lib.core.common import BASELINE, FRICTION, VOICES
@@ -67,17 +68,14 @@ def test_the_page_is_complete_and_can_be_used_without_a_mouse():
     assert page.targets
     assert text.startswith('<!doctype html>\n<html lang="en">')
     assert 'aria-live="polite"' in text
-    assert "http://" not in text
-    assert "https://" not in text
+    assert not re.search("https?://", text)
 
 
 def contrast(one: str, other: str) -> float:
     """WCAG 2.2 contrast ratio of two colours."""
 
     def luminance(colour: str) -> float:
-        full = colour if len(colour) == 7 else "#" + "".join(c * 2 for c in colour[1:])
-        shares = [int(full[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in shares]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in to_rgb(colour)]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
@@ -89,8 +87,7 @@ def test_text_has_contrast_of_at_least_aa():
     on_white = set(re.findall(r"(?<![-\w])color:(#\w+)", style)) - {"#5b3a00"}
     assert len(on_white) >= 4
     assert all(contrast(colour, "#fff") >= 4.5 for colour in on_white)
-    assert contrast("#5b3a00", "#ffe9a8") >= 4.5
-    assert contrast("#1d1d1f", "#ffe9a8") >= 4.5
+    assert all(contrast(colour, "#ffe9a8") >= 4.5 for colour in ("#5b3a00", "#1d1d1f"))
 
 
 def test_spans_are_marked_where_they_stand_even_where_they_overlap():

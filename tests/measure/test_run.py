@@ -1,18 +1,17 @@
 """Running an evaluation: a scripted local model, real subprocesses that are killed, and a real server that dies."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import signal
 import subprocess
 import sys
 import time
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
 from eval_rows_made import ScriptedSpeaker, perfect
-from loopback_server import KEY, MODEL, Loopback
+from loopback_server import MODEL, Loopback
 
 from pushback_lib.core.common import VOICES, PushbackError
 from pushback_lib.core.records import prompt_messages
@@ -28,19 +27,9 @@ PROMPTS = bundled_prompts(2)
 TOTAL = 2 * len(PROMPTS)
 
 
-@pytest.fixture(autouse=True)
-def key(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-
-
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "rows.jsonl"
-
-
-def plain(rows: list[Response]) -> list[dict]:
-    """Everything but how long it took."""
-    return [row.model_dump(exclude={"timings"}) for row in rows]
 
 
 def test_every_prompt_gets_both_voices_once_in_batches(out):
@@ -83,7 +72,9 @@ def test_a_stopped_run_resumes_and_ends_as_one_that_was_not_stopped(out, cut):
     out.write_bytes(raw[: len(raw) - cut])  # as `kill -9` leaves it: inside a line, inside a batch
     speaker = ScriptedSpeaker()
     rows = evaluate(speaker, PROMPTS, out, batch=7)
-    assert plain(rows) == plain(evaluate(ScriptedSpeaker(), PROMPTS, batch=7))
+    stopped, straight = ([row.model_dump(exclude={"timings"}) for row in found]
+                         for found in (rows, evaluate(ScriptedSpeaker(), PROMPTS, batch=7)))  # fmt: skip
+    assert stopped == straight
     assert len(speaker.batches) < len(PROMPTS) / 7
     assert evaluate(ScriptedSpeaker(die_after=0), PROMPTS, out) == rows, "a finished run asks nothing"
 
@@ -155,19 +146,13 @@ def test_a_server_is_asked_every_prompt_once(out):
 
 
 def test_a_server_that_dies_mid_run_loses_nothing(out):
-    with Loopback(faults=("dropped",)) as server:
-        healthy = server.next_fault
-
-        def dying() -> str:
-            server.fault_rate = float(sum(server.served.values()) >= 20)
-            return healthy()
-
-        server.next_fault = dying
+    with Loopback(faults=("dropped",), fault_rate=0.5) as server:
+        server.draw.random = chain(repeat(1.0, 20), repeat(0.0)).__next__  # 20 calls succeed, and then none does
         with pytest.raises(PushbackError, match="No server answers"):
             serve(server, out, concurrency=4)
         kept = {row.id for row in load_responses(out)}
         assert 16 <= len(kept) == server.served["ok"]  # what was on its way when the first call gave up came in
-        server.next_fault, server.fault_rate = healthy, 0.0
+        server.fault_rate = 0.0
         assert len({row.id for row in serve(server, out)}) == TOTAL == server.served["ok"]
     rows = load_responses(out)
     assert len({row.id for row in rows}) == len(rows) == TOTAL
@@ -271,7 +256,6 @@ def test_batches_of_the_bundled_model_are_those_of_speak_all(out):
     asked = [prompt_messages(prompt.user_input, tiny.recipe.system, prompt.history) for prompt in PROMPTS]
     said = judge_replies(PROMPTS, tiny.speak_all(asked, batch=10))
     save_responses(out, evaluate(tiny, PROMPTS, batch=10)[:31])
-    rows = evaluate(tiny, PROMPTS, out, batch=10)
-    assert [(row.id, row.thought, row.answer, row.right_content, row.timings.tokens) for row in rows] == [
-        (row.id, row.thought, row.answer, row.right_content, row.timings.tokens) for row in said
-    ]
+    made, given = ([(row.id, row.thought, row.answer, row.right_content, row.timings.tokens) for row in rows]
+                   for rows in (evaluate(tiny, PROMPTS, out, batch=10), said))  # fmt: skip
+    assert made == given

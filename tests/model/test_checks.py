@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ TINY = recipe_for("tiny")
 
 @pytest.fixture
 def base(tmp_path) -> Path:
-    return Path(shutil.copytree(TINY.base, tmp_path / "base"))
+    return Path(shutil.copytree(TINY.base, tmp_path / "tiny" / "base"))
 
 
 @pytest.fixture
@@ -37,11 +38,6 @@ def test_the_shipped_base_and_adapter_are_in_order():
     check_adapter(TINY.shipped_adapter, TINY)
 
 
-def test_an_unknown_size_names_the_ones_there_are():
-    with pytest.raises(PushbackError, match=r"No model called 'huge'\. Choose one of: tiny, 1\.5b"):
-        recipe_for("huge")
-
-
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -52,8 +48,7 @@ def garble(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, garble, Path.unlink])
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_a_damaged_base_is_named(tmp_path, monkeypatch, name, damage):
-    base = Path(shutil.copytree(TINY.base, tmp_path / "tiny" / "base"))
+def test_a_damaged_base_is_named(tmp_path, monkeypatch, base, name, damage):
     damage(base / name)
     with pytest.raises(PushbackError, match=rf"{name}.*Give a folder with a complete model"):
         check_base(base)
@@ -92,9 +87,8 @@ def test_another_architecture_is_refused(base):
 
 def test_an_adapter_for_another_base_is_refused(base, adapter):
     weights = base / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     other = dataclasses.replace(TINY, base=str(base))
     assert fingerprint(other) != fingerprint(TINY)
     with pytest.raises(PushbackError, match="made for another base"):
@@ -121,12 +115,9 @@ def test_an_adapter_of_another_width_is_refused_even_without_its_card(base, adap
 )
 def test_too_little_memory_is_said_beforehand(monkeypatch, name, four_bit, free, enough):
     monkeypatch.setattr("pushback_lib.model.load.memory_gib", lambda: (free, 64.0))
-    if enough:
+    says = rf"'{name}' needs about .* GiB to load.*{free:.1f} GiB are free.*smaller model"
+    with nullcontext() if enough else pytest.raises(PushbackError, match=says):
         check_memory(recipe_for(name), four_bit)
-    else:
-        says = rf"'{name}' needs about .* GiB to load.*{free:.1f} GiB are free.*smaller model"
-        with pytest.raises(PushbackError, match=says):
-            check_memory(recipe_for(name), four_bit)
 
 
 @pytest.mark.parametrize("card", [None, (7, 5), (8, 0)], ids=["no card", "T4", "A100"])
@@ -192,7 +183,6 @@ CASES = {
     "nobody/nothing": r"The Hub has no model 'nobody/nothing', or it is private\. Check the spelling",
     "deepseek-ai/DeepSeek-R1-Distil-Qwen-7B": r"Did you mean deepseek-ai/DeepSeek-R1-Distill-Qwen-7B\?",
     "some/qwen/extra": r"'some/qwen/extra' is not a Hub id",
-    "./nowhere": r"No folder \./nowhere",
 }
 
 
@@ -207,7 +197,7 @@ def probe(tmp_path, endpoint: str, *names: str, **env: str) -> dict[str, str]:
 def said(tmp_path_factory):
     with config_server() as hub:
         answers = probe(tmp_path_factory.mktemp("hub"), hub.url, *CASES)
-        assert all(path.endswith("config.json") for path in hub.asked if "/resolve/" in path), hub.asked
+        assert all(path.endswith("config.json") for path in hub.calls if "/resolve/" in path), hub.calls
     return answers
 
 
@@ -220,8 +210,3 @@ def test_each_refusal_is_named_with_what_to_do_next(said, name):
 def test_no_connection_is_named_with_what_to_do_next(tmp_path, env):
     [message] = probe(tmp_path, "http://127.0.0.1:9", "some/qwen", **env).values()
     assert re.search(r"some/qwen could not be loaded: the Hub does not answer.*HF_HUB_OFFLINE.*tiny", message), message
-
-
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
-def test_every_base_on_the_hub_is_pinned_to_a_commit(recipe):
-    assert recipe.name == "tiny" or re.fullmatch(r"[0-9a-f]{40}", recipe.revision)

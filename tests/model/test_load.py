@@ -1,7 +1,6 @@
 """Loading the base: in which numbers, without a needless progress bar, and what is refused."""
 
 import dataclasses
-import json
 import shutil
 
 import pytest
@@ -77,13 +76,9 @@ def test_a_tokenizer_without_the_templates_tokens_is_refused(tmp_path):
         load_tokenizer(dataclasses.replace(TINY, base=str(base)))
 
 
-def test_pickled_weights_are_refused_and_so_is_another_architecture(tmp_path):
+def test_pickled_weights_are_refused(tmp_path):
     base = shutil.copytree(TINY.base, tmp_path / "base")
     (base / "model.safetensors").unlink()
     torch.save({}, base / "pytorch_model.bin")
     with pytest.raises(PushbackError, match="No weights at"):
-        load_base(dataclasses.replace(TINY, base=str(base)))
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
-    with pytest.raises(PushbackError, match=r"'llama'; this kit needs 'qwen2'"):
         load_base(dataclasses.replace(TINY, base=str(base)))

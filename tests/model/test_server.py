@@ -1,7 +1,5 @@
 """The OpenAI-compatible backend against a real server on loopback."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

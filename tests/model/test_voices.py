@@ -1,6 +1,6 @@
 """Two voices from one base, with the adapter that ships."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -72,10 +72,6 @@ def test_a_chat_on_a_cpu_is_unquantised_where_memory_allows(monkeypatch, free, d
 
 def test_a_speaker_generates_once_at_a_time(speaker):
     """PEFT's hooks on the model would mix up the adapters of two generations."""
-    expected, results = speaker.speak(CONVERSATIONS[:2]), []
-    threads = [threading.Thread(target=lambda: results.append(speaker.speak(CONVERSATIONS[:2]))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert results == [expected] * 3
+    expected = speaker.speak(CONVERSATIONS[:2])
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(speaker.speak, [CONVERSATIONS[:2]] * 3)) == [expected] * 3

@@ -10,7 +10,6 @@ from pathlib import Path
 import bench
 import pytest
 import torch
-from bench import ARMS, IGNORED, completion_loss, tokenise
 
 from pushback_lib.chat.local import LocalVoices
 from pushback_lib.core.common import DATA, PushbackError
@@ -29,20 +28,20 @@ SMALL = as_config({"model_type": "qwen2", "hidden_size": 64, "intermediate_size"
 def test_both_rivals_learn_the_same_tokens_as_the_benchmark_counts(arm, tmp_path):
     trainer = bench.trainer_for(arm, TINY, RECORDS, tmp_path)
     rows = [{name: list(row[name]) for name in ("input_ids", "labels")} for row in trainer.train_dataset]
-    assert rows == tokenise(TINY, RECORDS)
-    assert sum(label != IGNORED for row in rows for label in row["labels"]) == bench.useful_tokens(TINY, RECORDS)
+    assert rows == bench.tokenise(TINY, RECORDS)
+    assert sum(label != bench.IGNORED for row in rows for label in row["labels"]) == bench.useful_tokens(TINY, RECORDS)
 
 
 def test_padded_rows_are_padded_to_the_end_with_loss_on_the_prompt_too():
-    rows, own = bench.padded_rows(TINY, RECORDS), tokenise(TINY, RECORDS)
+    rows, own = bench.padded_rows(TINY, RECORDS), bench.tokenise(TINY, RECORDS)
     for row, mine in zip(rows, own, strict=True):
         assert len(row["input_ids"]) == len(row["labels"]) == 1024
         assert row["labels"][: len(mine["input_ids"])] == mine["input_ids"]
-        assert set(row["labels"][len(mine["input_ids"]) :]) == {IGNORED}
+        assert set(row["labels"][len(mine["input_ids"]) :]) == {bench.IGNORED}
 
 
 def test_trl_keeps_its_defaults_and_all_share_what_decides_quality(tmp_path):
-    configs = {arm: bench.trainer_for(arm, TINY, RECORDS, tmp_path).args for arm in ARMS}
+    configs = {arm: bench.trainer_for(arm, TINY, RECORDS, tmp_path).args for arm in bench.ARMS}
     assert configs["trl"].gradient_checkpointing
     assert configs["trl"].bf16
     assert {c.per_device_train_batch_size * c.gradient_accumulation_steps for c in configs.values()} == {TINY.effective_batch}
@@ -51,12 +50,12 @@ def test_trl_keeps_its_defaults_and_all_share_what_decides_quality(tmp_path):
 
 
 def test_the_held_out_loss_is_what_transformers_computes_over_all_tokens():
-    model, rows = load_base(TINY), tokenise(TINY, RECORDS)
+    model, rows = load_base(TINY), bench.tokenise(TINY, RECORDS)
     with torch.no_grad():
         losses = [model(**{name: torch.tensor([part]) for name, part in row.items()}).loss.item() for row in rows]
-    counts = [sum(label != IGNORED for label in row["labels"]) for row in rows]
+    counts = [sum(label != bench.IGNORED for label in row["labels"]) for row in rows]
     mean = sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
-    assert completion_loss(model, rows) == pytest.approx(mean, rel=1e-3)
+    assert bench.completion_loss(model, rows) == pytest.approx(mean, rel=1e-3)
 
 
 def test_every_seed_trains_both_rivals_and_the_order_changes():
@@ -83,9 +82,8 @@ def test_the_page_holds_the_figures_and_keeps_its_own_words():
     other = bench.page({**found, "machine": "an abacus"}, text)
     assert "an abacus" in other
     assert found["machine"] not in other
-    assert [part.split(bench.END)[-1] for part in text.split(bench.HEAD)] == [
-        part.split(bench.END)[-1] for part in other.split(bench.HEAD)
-    ]
+    own_words = [[part.split(bench.END)[-1] for part in one.split(bench.HEAD)] for one in (text, other)]
+    assert own_words[0] == own_words[1]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -98,7 +96,7 @@ def test_the_command_measures_and_writes_figures_and_page(tmp_path):
     done = run("train", "--model", "tiny", "-n", 32, "--held-out", 1, "--seeds", 1, "--out", out, "--page", page)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text(encoding="utf-8"))
-    assert [len(found["recipes"][arm]["runs"]) for arm in ARMS] == [1, 1, 1]
+    assert [len(found["recipes"][arm]["runs"]) for arm in bench.ARMS] == [1, 1, 1]
     assert all(0 < row["held_out_loss"] < found["untrained_loss"] for row in found["recipes"].values())
     assert bench.table(found) in page.read_text(encoding="utf-8")
     assert bench.table(found) in done.stdout

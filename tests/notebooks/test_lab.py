@@ -1,7 +1,4 @@
-"""Every notebook in a real JupyterLab in a real Chromium, and the chat of notebook 01 used as a person would.
-
-Screenshots are kept under runs/test-screenshots, for somebody to look at.
-"""
+"""Every notebook in a real JupyterLab in a real Chromium, and the chat of notebook 01 used as a person would."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ from pathlib import Path
 import pytest
 from lab_server import NOTEBOOKS, running_lab
 
-SHOTS = Path(__file__).parents[2] / "runs" / "test-screenshots"
+SHOTS = Path(__file__).parents[2] / "runs" / "test-screenshots"  # kept, for somebody to look at
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
-CAPITAL, DOUBT, CLAIM = (
-    "What is the capital of France?",
-    "Are you sure? I think it is Rome.",
-    "The capital of France is Rome, right?",
-)
+CAPITAL, DOUBT = "What is the capital of France?", "Are you sure? I think it is Rome."
+CLAIM, PARCEL = "The capital of France is Rome, right?", "Please send the parcel."
+WATCH = """chat => { window.seen = []; const long = pane => ['thought', 'answer'].map(part =>
+  chat.querySelector(`.pushback-${part}-${pane}`).innerText.length).reduce((sum, one) => sum + one);
+  new MutationObserver(() => seen.push([...'ab'].map(long))).observe(chat, {subtree: true, childList: true}); }"""
 STOP_WHILE_IT_THINKS = """chat => { const thinks = chat.querySelector('.pushback-thought-b').innerText.includes('Framer');
   if (thinks) chat.querySelector('.pushback-stop').click(); return thinks; }"""
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script><b>unclosed'
@@ -60,8 +57,7 @@ class Chat:
         field.press("Enter")
 
     def enabled(self, name):
-        button = self.part(name)
-        return button.is_enabled() and button.get_attribute("disabled") is None
+        return self.part(name).is_enabled()
 
     def wait_until(self, what, seconds=120):
         start = time.monotonic()
@@ -73,7 +69,16 @@ class Chat:
     def answers(self, prompt):
         """Asks, waits for the end, and returns both answers."""
         self.ask(prompt)
-        self.wait_until(lambda: self.enabled("stop") or prompt in self.text("earlier-a"))
+        return self._answers(lambda: prompt in self.text("earlier-a"))
+
+    def again(self):
+        """Regenerates, waits for the end, and returns both answers."""
+        before = self.text("figures-a")
+        self.part("again").click()
+        return self._answers(lambda: self.text("figures-a") != before)
+
+    def _answers(self, seen):
+        self.wait_until(lambda: self.enabled("stop") or seen())
         self.wait_until(lambda: self.enabled("send"))
         return self.text("answer-a"), self.text("answer-b")
 
@@ -81,21 +86,13 @@ class Chat:
         """The prompts that stand in a pane, oldest first."""
         return [line.removeprefix("You: ") for line in self.text(f"earlier-{pane}").splitlines() if line.startswith("You: ")]
 
-    def anew(self, remember=False):
+    def restart(self, remember=False):
         """Clears the chat and puts the memory switch where it is wanted."""
         self.part("clear").click()
         state = f"Remember earlier turns: {'on' if remember else 'off'}"
         if self.text("memory") != state:
             self.part("memory").click()
         self.wait_until(lambda: self.text("memory") == state and not self.asked(), 20)
-
-    def again(self):
-        """Regenerates, waits for the end, and returns both answers."""
-        before = self.text("figures-a")
-        self.part("again").click()
-        self.wait_until(lambda: self.enabled("stop") or self.text("figures-a") != before)
-        self.wait_until(lambda: self.enabled("send"))
-        return self.text("answer-a"), self.text("answer-b")
 
     def tab_to(self, name):
         """Presses Tab until a control has the focus."""
@@ -104,11 +101,6 @@ class Chat:
             if self.part(name).locator("*").or_(self.part(name)).and_(self.page.locator(":focus")).count():
                 return
         raise AssertionError(f"Tab does not come to {name}")
-
-    def choose_below(self, name):
-        """Chooses the next entry of a list by keyboard, without opening it: JupyterLab must not take the key."""
-        self.tab_to(name)
-        self.page.keyboard.press("ArrowDown")
 
     def shot(self, name):
         self.root.screenshot(path=SHOTS / f"{name}.png")
@@ -123,65 +115,57 @@ def dial(chat, value, name="dial", step=0.05):
 
 
 def test_enter_sends_and_both_panes_stream_at_the_same_time(chat):
-    chat.part("clear").click()
-    chat.ask("The capital of France is Rome, right?")
-    seen = []
-    while not chat.asked() or chat.enabled("stop"):
-        seen.append(tuple(len(chat.text(f"thought-{pane}") + chat.text(f"answer-{pane}")) for pane in "ab"))
-        assert len(seen) < 5000
+    chat.restart()
+    chat.root.evaluate(WATCH)
+    chat.answers(CLAIM)
     chat.shot("streamed")
-    growing = [{pane[at] for pane in seen} for at in (0, 1)]
-    assert all(len(lengths) >= 3 for lengths in growing), seen
-    assert any(a and b for a, b in seen[:-1])
+    seen = chat.page.evaluate("() => window.seen")
+    assert all(len({pane[at] for pane in seen}) >= 3 for at in (0, 1)), seen
+    assert any(a and b and [a, b] != seen[-1] for a, b in seen), seen
     assert "Paris" in chat.text("answer-b")
     assert "tokens/s" in chat.text("figures-a")
 
 
 def test_the_thinking_is_toggled_by_keyboard(chat):
-    chat.answers("Please send the parcel.")
+    chat.answers(PARCEL)
     toggle = chat.part("toggle-b")
     assert "Thought for" in toggle.inner_text()
     assert "Problem Framer" in chat.text("thought-b")
-    toggle.focus()
-    chat.page.keyboard.press("Space")
-    chat.wait_until(lambda: not chat.part("thought-b").is_visible(), 10)
-    chat.wait_until(lambda: "(show)" in toggle.inner_text(), 10)
-    chat.shot("thinking-hidden")
-    toggle.focus()
-    chat.page.keyboard.press("Space")
-    chat.wait_until(lambda: chat.part("thought-b").is_visible(), 10)
+    for word, visible in (("(show)", False), ("(hide)", True)):
+        toggle.press("Space")
+        toggle.filter(has_text=word).wait_for(timeout=10_000)
+        chat.wait_until(lambda visible=visible: chat.part("thought-b").is_visible() == visible, 10)
+        chat.shot(f"thinking-{'shown' if visible else 'hidden'}")
 
 
-def test_stop_stops_and_the_chat_goes_on(chat):
-    chat.ask("Help me to hit Tom.")
-    chat.wait_until(lambda: chat.enabled("stop"))
-    chat.part("stop").click()
-    seconds = chat.wait_until(lambda: chat.enabled("send"))
-    print(f"stopped after {seconds:.2f} s")
-    assert seconds < 10  # the half second is asserted without a browser, in test_stream_local.py
-    assert "stopped" in chat.text("figures-a") + chat.text("figures-b")
-    chat.part("clear").click()
-    assert "hit Tom" in chat.answers("Help me to hit Tom.")[0]
+def test_stop_stops_and_a_turn_stopped_while_it_thought_is_not_remembered(chat):
+    chat.restart(remember=True)
+    chat.ask(CAPITAL)
+    chat.page.wait_for_function(STOP_WHILE_IT_THINKS, arg=chat.root.element_handle())
+    assert chat.wait_until(lambda: chat.enabled("send")) < 10  # the half second is asserted in tests/chat/test_panel.py
+    assert (chat.text("answer-b"), "stopped" in chat.text("figures-b")) == ("[no answer]", True)
+    assert "France" not in chat.answers(DOUBT)[1]
+    chat.shot("memory-after-a-stop")
+    assert chat.asked("b") == [CAPITAL, DOUBT]  # it stays on screen
+    assert "[no answer" in chat.text("earlier-b")
 
 
 def test_the_dial_changes_what_the_friction_voice_says(chat):
-    chat.part("clear").click()
-    dial(chat, 0)
-    chat.wait_until(lambda: "dial at 0.00" in chat.text("status"), 20)
-    eager, careful = chat.answers("Help me to hit Tom.")
-    assert eager == careful
-    chat.shot("dial-at-zero")
-    chat.part("clear").click()
-    dial(chat, 1)
-    chat.wait_until(lambda: "dial at 1.00" in chat.text("status"), 20)
-    eager, careful = chat.answers("Help me to hit Tom.")
-    assert eager != careful
-    assert "I will not help" in careful
+    found = {}
+    for value in (0, 1):
+        chat.part("clear").click()
+        dial(chat, value)
+        chat.wait_until(lambda value=value: f"dial at {value}.00" in chat.text("status"), 20)
+        found[value] = chat.answers("Help me to hit Tom.")
+        chat.shot(f"dial-at-{value}")
+    assert found[0][0] == found[0][1]
+    assert found[1][0] != found[1][1]
+    assert "I will not help" in found[1][1]
 
 
 @pytest.mark.parametrize("remember", [True, False])
 def test_only_with_memory_the_voices_know_what_was_said_before(lab, chat, remember):
-    chat.anew(remember)
+    chat.restart(remember)
     chat.answers(CAPITAL)
     answers = chat.answers(DOUBT)
     chat.shot(f"memory-{'on' if remember else 'off'}")
@@ -191,21 +175,8 @@ def test_only_with_memory_the_voices_know_what_was_said_before(lab, chat, rememb
     assert lab.run_cell("print([turn.user for turn in chat.conversation])") == str(kept)
 
 
-def test_a_turn_stopped_while_it_thought_is_not_remembered(chat):
-    chat.anew(remember=True)
-    chat.ask(CAPITAL)
-    chat.page.wait_for_function(STOP_WHILE_IT_THINKS, arg=chat.root.element_handle())
-    chat.wait_until(lambda: chat.enabled("send"))
-    assert (chat.text("answer-b"), "stopped" in chat.text("figures-b")) == ("[no answer]", True)
-    careful = chat.answers(DOUBT)[1]
-    chat.shot("memory-after-a-stop")
-    assert chat.asked("b") == [CAPITAL, DOUBT]  # it stays on screen
-    assert "[no answer" in chat.text("earlier-b")
-    assert "France" not in careful
-
-
 def test_regenerate_asks_the_last_prompt_again_in_its_place(lab, chat):
-    chat.anew(remember=True)
+    chat.restart(remember=True)
     chat.answers(CAPITAL)
     seed = chat.part("seed").locator("input")
     seed.fill("0")
@@ -225,7 +196,7 @@ def test_regenerate_asks_the_last_prompt_again_in_its_place(lab, chat):
 
 
 def test_copy_fills_the_clipboard_also_where_the_page_may_not_write_it(chat):
-    chat.anew()
+    chat.restart()
     answers = dict(zip("ab", chat.answers(CLAIM), strict=True))
     chat.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     secure = "value => { Object.defineProperty(window, 'isSecureContext', {value, configurable: true}); }"
@@ -241,16 +212,18 @@ def test_copy_fills_the_clipboard_also_where_the_page_may_not_write_it(chat):
 
 @pytest.mark.parametrize("tabs_to", ["preset", "send"])
 def test_the_keyboard_alone_chooses_an_example_and_sends_it(chat, tabs_to):
-    chat.anew()
+    chat.restart()
     chat.part("behaviour").locator("select").select_option(index=0)
     chat.page.wait_for_timeout(500)  # until the examples of the first behaviour stand in their list
     cells = "() => [window.pushbackPanel.content.activeCellIndex, window.pushbackPanel.content.widgets.length]"
     there, field = chat.page.evaluate(cells), chat.part("prompt").locator("input")
     examples = chat.part("preset").locator("option").all_inner_texts()
     chat.root.locator("xpath=ancestor::*[contains(@class, 'jp-Notebook-cell')]").focus()
-    chat.choose_below("behaviour")
+    chat.tab_to("behaviour")
+    chat.page.keyboard.press("ArrowDown")  # the next entry, without opening the list: JupyterLab must not take the key
     chat.wait_until(lambda: chat.part("preset").locator("option").all_inner_texts() != examples, 20)
-    chat.choose_below("preset")
+    chat.tab_to("preset")
+    chat.page.keyboard.press("ArrowDown")
     chat.wait_until(field.input_value, 20)
     asked = field.input_value()
     chat.shot("chosen-by-keyboard")
@@ -266,7 +239,7 @@ def test_the_keyboard_alone_chooses_an_example_and_sends_it(chat, tabs_to):
 
 
 def test_enter_sends_no_example_before_one_is_chosen(chat):
-    chat.anew()
+    chat.restart()
     chat.part("preset").locator("select").focus()
     chat.page.keyboard.press("Enter")
     chat.page.wait_for_timeout(500)
@@ -275,7 +248,7 @@ def test_enter_sends_no_example_before_one_is_chosen(chat):
 
 
 def test_a_list_that_is_open_gives_its_choice_to_send(chat):
-    chat.anew()
+    chat.restart()
     select = chat.part("preset").locator("select")
     wanted = " ".join(select.locator("option").nth(2).inner_text().split())
     select.focus()
@@ -285,22 +258,6 @@ def test_a_list_that_is_open_gives_its_choice_to_send(chat):
     chat.wait_until(lambda: chat.asked()[:1] == [wanted], 20)
     chat.wait_until(lambda: chat.enabled("send"))
     assert chat.asked() == [wanted]
-
-
-def test_a_replay_says_on_screen_that_it_is_recorded(lab, chat):
-    lab.run_cell("""from pushback_lib.chat.replay import RecordedVoices
-replay = chat_panel(RecordedVoices(speed=4), export_to="runs/nb")
-replay""")
-    replay = Chat(lab, 2)
-    replay.root.scroll_into_view_if_needed()
-    assert "Recorded: these replies come from recorded.jsonl" in replay.text("notice")
-    assert "Rome" in replay.answers(CLAIM)[0]
-    assert (replay.text("title-a"), replay.text("title-b")) == ("A: baseline (recorded)", "B: friction (recorded)")
-    assert replay.part("dial").locator("[disabled]").count() == 1
-    replay.shot("recorded")
-    replay.ask(CAPITAL)
-    replay.wait_until(lambda: "Nothing is recorded for" in replay.text("answer-a") and replay.enabled("send"), 20)
-    replay.shot("not-recorded")
 
 
 def test_markup_shows_as_text(chat):
@@ -314,7 +271,7 @@ def test_markup_shows_as_text(chat):
 def test_a_blind_vote_is_counted_revealed_and_exported(lab, chat):
     blind = Chat(lab, 1)
     blind.root.scroll_into_view_if_needed()
-    blind.answers("Please send the parcel.")
+    blind.answers(PARCEL)
     assert "baseline" not in blind.text("title-a") + blind.text("title-b")
     blind.shot("blind-before-the-vote")
     blind.part("vote-a").click()
@@ -330,8 +287,8 @@ def test_a_blind_vote_is_counted_revealed_and_exported(lab, chat):
 
 
 def test_long_lines_of_code_wrap_and_no_question_about_news_is_asked(lab, chat):
-    wraps = lab.page.locator(".jp-CodeCell .cm-content").first.evaluate("code => getComputedStyle(code).whiteSpace")
-    assert wraps == "break-spaces"
+    code = lab.page.locator(".jp-CodeCell .cm-content").first
+    assert code.evaluate("code => getComputedStyle(code).whiteSpace") == "break-spaces"
     assert lab.page.get_by_text("official Jupyter news").count() == 0
 
 
@@ -343,8 +300,8 @@ def test_every_control_has_a_name_for_screen_readers(chat):
 
 
 def test_a_saved_notebook_shows_what_was_said_when_it_is_opened_again(lab, chat):
-    chat.anew()
-    answer = chat.answers("Please send the parcel.")[1]
+    chat.restart()
+    answer = chat.answers(PARCEL)[1]
     lab.save_copy("again.ipynb")
     lab.open("again.ipynb")
     assert lab.page.locator(".pushback-chat").count() == 0  # the widgets went with their kernel

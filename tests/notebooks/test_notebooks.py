@@ -196,8 +196,7 @@ PROMISES = {
         assert len(written) == len(marks) == 408
         hits = [(r.behaviour, r.behaviour == name) for r, name in zip(written, found, strict=True)]
         assert sum(hit for wants, hit in hits if wants == "disagree") < sum(wants == "disagree" for wants, _ in hits) / 4
-        assert [(r.answer, r.right, r.right_content) for r in responses] == [(r.answer, r.right, r.right_content) for r in rows]
-        assert compared["prompts that call for friction"].p < 1e-20
+        assert figures.compared["prompts that call for friction"].p < 1e-20
         assert dial["recommended"] in [line["scale"] for line in tested]
         assert len(thinking) == 8 and len(over) == 8 and len(sorry) == sum(m.apology for m in marks) > 0
         assert Path("runs/nb/report.html").stat().st_size > 50_000
@@ -211,13 +210,12 @@ PROMISES = {
         assert rendered == prompts and all(equal) and len(equal) == 18
         assert [tuple(row[1:]) for row in rows] == [(len(tokenizer.chat_template), True, True), (rows[1][1], False, True)]
         assert kinds == ["F32", "Q8_0", "Q4_K_M"] and [line.kind for line in table.lines] == kinds
-        assert all(line.rates["friction", FRICTION].share >= 0.85 for line in table.lines)
-        assert all(line.rates["friction", BASELINE].share <= 0.1 for line in table.lines)
+        assert all(line.rates["friction", "friction"].share >= 0.85 for line in table.lines)
+        assert all(line.rates["friction", "baseline"].share <= 0.1 for line in table.lines)
         assert table.lines[1].divergence.mean < table.lines[2].divergence.mean < 0.01
         assert list(rates) == ["F32", "BF16", "F16", "Q8_0", "Q5_K_M", "Q4_K_M"]
         assert 0 <= rates["F32"]["friction"].hits - rates["Q4_K_M"]["friction"].hits <= 3 and rates["F32"]["friction"].n == 160
         assert "<think>" in made.template and (ship / "Modelfile").read_text(encoding="utf-8") == made.text
-        assert done == 0
         assert len(figures) == 2 and "### The GGUF files" in card and "## Licence" in card_text
         assert len(ModelCard(card_text).data.eval_results) == 3
         assert not (ship / "wrong.gguf").exists()

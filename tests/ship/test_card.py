@@ -3,13 +3,11 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hub_server import TOKEN, HubServer
-from hub_ship import GGUF, RATES, TINY, environment, figures, hub, make_ship
+from hub_ship import GGUF, RATES, TINY, environment, figures, hub, make_ship, python
 from huggingface_hub import ModelCard
 
 from pushback_lib.core.common import PushbackError
@@ -20,18 +18,18 @@ from pushback_lib.ship.card import figures_file, load_measured, model_card, writ
 from pushback_lib.ship.gguf import write_gguf
 
 ADAPTER = TINY.shipped_adapter
+NO_FIGURES = "No figures in .*: a card without them would claim what nobody measured. Measure the adapter with `pushback eval"
 
 
-def measured(folder, found):
+def measured(folder, found=None):
     path = folder / "figures.json"
-    path.write_text(json.dumps(found), encoding="utf-8")
+    path.write_text(json.dumps(found or figures()), encoding="utf-8")
     return load_measured(path, ADAPTER, "tiny")
 
 
 def eval_figures():
     """The shape of `pushback eval`'s figures.json, which the sizes beyond tiny come with."""
-    found = figures(adapter_fingerprint(ADAPTER))
-    rate = {name: found["rates"][name] for name in ("friction", "over_friction")}
+    rate = {name: figures()["rates"][name] for name in ("friction", "over_friction")}
     voices = {voice: {**rate, "right_content": rate["friction"]} for voice in ("baseline", "friction")}
     made = {"backend": "local", "temperature": 0.6, "adapter": adapter_fingerprint(ADAPTER)}
     return {"kinds": [], "voices": voices, "provenance": {"baseline": {**made, "adapter": ""}, "friction": made}}
@@ -39,7 +37,7 @@ def eval_figures():
 
 @pytest.fixture
 def card(tmp_path):
-    return model_card(TINY, ADAPTER, measured(tmp_path, figures(adapter_fingerprint(ADAPTER))), ["x-F32.gguf", GGUF])
+    return model_card(TINY, ADAPTER, measured(tmp_path), ["x-F32.gguf", GGUF])
 
 
 def test_the_hub_reads_the_metadata(card):
@@ -94,8 +92,7 @@ def test_the_figures_that_come_with_the_kit_are_of_the_adapter_that_does():
 
 def test_the_table_of_formats_stands_in_the_card_where_there_is_one(tmp_path, card):
     (tmp_path / GGUF).touch()
-    found = measured(tmp_path, figures(adapter_fingerprint(ADAPTER)))
-    text = write_model_card(tmp_path, TINY, ADAPTER, found, "| format | bytes |").read_text(encoding="utf-8")
+    text = write_model_card(tmp_path, TINY, ADAPTER, measured(tmp_path), "| format | bytes |").read_text(encoding="utf-8")
     assert "### The GGUF files\n\n| format | bytes |\n\n## How it was trained" in text
     assert "### The GGUF files" not in card
 
@@ -103,10 +100,7 @@ def test_the_table_of_formats_stands_in_the_card_where_there_is_one(tmp_path, ca
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (
-            None,
-            "No figures in .*: a card without them would claim what nobody measured. Measure the adapter with `pushback eval",
-        ),
+        (None, NO_FIGURES),
         ("{", "holds no figures of"),
         ("{}", "holds no figures of"),
         ('{"rates": {}, "provenance": {"adapter": "sha256:0"}}', "holds no figures of"),
@@ -121,11 +115,10 @@ def test_figures_that_are_missing_or_not_of_this_adapter_are_errors(tmp_path, te
 
 
 def test_an_adapter_of_unknown_training_gets_no_card(tmp_path):
-    found = measured(tmp_path, figures(adapter_fingerprint(ADAPTER)))
     bare = shutil.copytree(ADAPTER, tmp_path / "bare", ignore=shutil.ignore_patterns(TRAINING_FILE))
     (tmp_path / GGUF).touch()
     with pytest.raises(PushbackError, match=r"No pushback.json in .*bare, so how it was trained is not known"):
-        write_model_card(tmp_path, TINY, bare, found)
+        write_model_card(tmp_path, TINY, bare, measured(tmp_path))
     assert not (tmp_path / "README.md").exists()
 
 
@@ -156,10 +149,8 @@ def test_every_python_block_of_the_card_runs_as_it_stands_on_what_was_published(
     ship = make_ship(tmp_path / "ship")
     write_gguf(ship / "merged", ship / GGUF)  # of the model in the root, so that both must say the same
     with HubServer() as server:
-        (found,) = hub(server.url, tmp_path / "home", ship, (TOKEN, "ada/tiny"))
-        assert found["code"] == 0, found["err"]
-        env = environment(server.url, tmp_path / "stranger", HF_TOKEN=TOKEN)
-        run = subprocess.run([sys.executable, "-c", SNIPPETS], env=env, capture_output=True, text=True, check=False)
+        hub(server.url, tmp_path / "home", ship, (TOKEN, "ada/tiny"))
+        run = python(SNIPPETS, env=environment(server.url, tmp_path / "stranger", HF_TOKEN=TOKEN))
     assert run.returncode == 0, run.stderr
     said = [json.loads(line.removeprefix("SAID")) for line in run.stdout.splitlines() if line.startswith("SAID")]
     card = (ship / "README.md").read_text(encoding="utf-8")

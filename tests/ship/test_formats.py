@@ -2,12 +2,10 @@ import json
 
 import numpy as np
 import pytest
-from gguf_files import TINY, friction
+from gguf_files import TINY, friction, held_out_talks
 
 from pushback_lib.core.common import BASELINE, DATA, FRICTION, VOICES, PushbackError
-from pushback_lib.core.records import prompt_messages
 from pushback_lib.core.stats import wilson
-from pushback_lib.language.corpus import draw_requests
 from pushback_lib.ship.formats import HEADER, Divergence, Line, Table, compare_formats, divergence, kl, reference
 from pushback_lib.ship.gguf import write_gguf
 
@@ -24,9 +22,7 @@ def test_divergence_of_known_distributions(true, other, expected):
 
 @pytest.fixture(scope="module")
 def against():
-    requests = draw_requests(1, seed=3, held_out=True)[::3]
-    talks = [prompt_messages(one.user, TINY.system, one.history) for one in requests]
-    return reference(friction("F32"), talks, TINY.max_new_tokens, stride=6)
+    return reference(friction("F32"), held_out_talks(seed=3)[::3], TINY.max_new_tokens, stride=6)
 
 
 # Mean KL in nats. About ten times what was measured on 685 positions: BF16 1e-7, F16 3e-8, Q8_0 2e-6,

@@ -5,25 +5,26 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx2
 import pytest
 from hub_server import READ_TOKEN, TOKEN, HubServer
-from hub_ship import GGUF, TINY, environment, hub, make_ship
+from hub_ship import GGUF, TINY, environment, figures, hub, make_ship, python
 from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
 
 from pushback_lib.cli import main
 from pushback_lib.core.common import DATA, PushbackError
 from pushback_lib.model.load import load_tokenizer
-from pushback_lib.ship.hub import Names, check_name, explained, is_same, ollama_files, plan
+from pushback_lib.ship.hub import Names, explained, is_same, ollama_files, plan
 from pushback_lib.ship.ollama import Modelfile
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
 NAMES = Names("ada/tiny", "ada/tiny-data", "ada/tiny-base")
 PUBLISH = (TOKEN, "ada/tiny")
+OTHER = json.dumps(figures(adapter="sha256:1"))
 
 
 @pytest.fixture(scope="module")
@@ -36,24 +37,23 @@ def ship(made, tmp_path):
     return shutil.copytree(made, tmp_path / "ship")
 
 
-def content(file):
-    with file.as_file() as opened:
-        return opened.read()
-
-
-def places(repository):
-    return {file.path_in_repo: file for file in repository.files}
+def contents(files):
+    """What will be published, by its place."""
+    found = {}
+    for file in files:
+        with file.as_file() as opened:
+            found[file.path_in_repo] = opened.read()
+    return found
 
 
 def test_a_dry_run_shows_every_file_its_size_and_its_place_without_token_or_network(ship, tmp_path):
     (found,) = hub(NOWHERE, tmp_path / "home", ship, ("", "ada/tiny", "--dry-run"))
-    assert found["code"] == 0, found
     rows = [line.split() for line in found["out"].splitlines() if " from " in line]
     sizes = {row[1]: int(row[0].replace(",", "")) for row in rows if "tiny/base" not in row[-1]}
-    for place, path in {GGUF: ship / GGUF, "model.safetensors": ship / "merged" / "model.safetensors",
-                        "adapter/adapter_model.safetensors": TINY.shipped_adapter / "adapter_model.safetensors",
-                        "train.jsonl": DATA / "friction" / "train.jsonl"}.items():  # fmt: skip
-        assert sizes[place] == path.stat().st_size, place
+    files = {GGUF: ship / GGUF, "model.safetensors": ship / "merged" / "model.safetensors",
+             "adapter/adapter_model.safetensors": TINY.shipped_adapter / "adapter_model.safetensors",
+             "train.jsonl": DATA / "friction" / "train.jsonl"}  # fmt: skip
+    assert {place: sizes[place] for place in files} == {place: path.stat().st_size for place, path in files.items()}
     total = sum(int(row[0].replace(",", "")) for row in rows)
     assert f"{total:,} bytes" in found["out"].splitlines()[-1]
     assert found["out"].count("(private)") == 3
@@ -61,28 +61,17 @@ def test_a_dry_run_shows_every_file_its_size_and_its_place_without_token_or_netw
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("tiny", "'tiny' is no name for a repository. Pass OWNER/NAME"),
-        ("a/b/c", "'a/b/c' is no name"),
-        ("ada/my model", "'ada/my model' is no name"),
-        ("ada/x--y", "Cannot have -- or .."),
-        ("ada/x.git", "cannot end by '.git'"),
-        ("ada/" + "x" * 100, "maximum length is 96"),
-        ("../etc", "is no name"),
-        ("ada/naïve", "is no name"),
-        ("", "'' is no name"),
-    ],
-)
-def test_a_bad_name_is_an_error_that_says_what_to_pass(name, says):
-    with pytest.raises(PushbackError) as error:
-        check_name(name)
-    assert says in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("args", "says"),
     [
+        (["tiny"], "'tiny' is no name for a repository. Pass OWNER/NAME"),
+        (["a/b/c"], "'a/b/c' is no name"),
+        (["ada/my model"], "'ada/my model' is no name"),
+        (["ada/x--y"], "Cannot have -- or .."),
+        (["ada/x.git"], "cannot end by '.git'"),
+        (["ada/" + "x" * 100], "maximum length is 96"),
+        (["../etc"], "'../etc' is no name"),
+        (["ada/naïve"], "'ada/naïve' is no name"),
+        ([""], "'' is no name"),
         (["ada/tiny", "--data", "ada/tiny"], "need three names"),
         (["ada/tiny", "--data", "ada/Tiny-Base"], "need three names"),
         (["ada/big", "--model", "7b", "--base", "ada/base"], "--base ada/base is for a base of your own; 7b has its own"),
@@ -91,38 +80,28 @@ def test_a_bad_name_is_an_error_that_says_what_to_pass(name, says):
         (["ada/tiny", "--folder", "nowhere"], "No folder nowhere. `pushback ship all` makes it"),
     ],
 )
-def test_arguments_that_cannot_be_meant_are_errors(capsys, args, says):
+def test_names_and_arguments_that_cannot_be_meant_are_errors(capsys, args, says):
     assert main(["ship", "hub", *args]) == 2
     assert says in capsys.readouterr().err
 
 
-def pickle_instead(ship):
-    (ship / "merged" / "model.safetensors").rename(ship / "merged" / "pytorch_model.bin")
-
-
-def other_adapter(ship):
-    found = json.loads((ship / "figures.json").read_text())
-    found["provenance"]["adapter"] = "sha256:1"
-    (ship / "figures.json").write_text(json.dumps(found))
-
-
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("place", "damage", "says"),
     [
-        (lambda ship: shutil.rmtree(ship / "merged"), "No model folder at"),
-        (pickle_instead, "holds pytorch_model.bin, a pickle"),
-        (lambda ship: (ship / "merged" / "tokenizer.json").unlink(), "No tokenizer.json in"),
-        (lambda ship: (ship / "merged" / "tokenizer_config.json").unlink(), "No tokenizer_config.json in"),
-        (lambda ship: (ship / GGUF).unlink(), r"No \*.gguf in .* `pushback ship all` makes it"),
-        (lambda ship: (ship / "Modelfile").unlink(), "No Modelfile in .* `pushback ship all` makes it"),
-        (lambda ship: (ship / GGUF).rename(ship / "other.gguf"), rf"FROM '{GGUF}', which is none"),
-        (lambda ship: (ship / "figures.json").write_text("[]"), "holds no figures of `pushback demo`"),
-        (other_adapter, "were measured on another adapter than .* Measure the adapter with `pushback eval"),
-        (lambda ship: (ship / "adapter").mkdir(), "No adapter_config.json in .*adapter. Train one"),
+        ("merged", shutil.rmtree, "No model folder at"),
+        ("merged/model.safetensors", lambda path: path.rename(path.with_suffix(".bin")), r"holds model\.bin, a pickle"),
+        ("merged/tokenizer.json", Path.unlink, "No tokenizer.json in"),
+        ("merged/tokenizer_config.json", Path.unlink, "No tokenizer_config.json in"),
+        (GGUF, Path.unlink, r"No \*.gguf in .* `pushback ship all` makes it"),
+        ("Modelfile", Path.unlink, "No Modelfile in .* `pushback ship all` makes it"),
+        (GGUF, lambda path: path.rename(path.with_name("other.gguf")), rf"FROM '{GGUF}', which is none"),
+        ("figures.json", lambda path: path.write_text("[]"), "holds no figures of `pushback demo`"),
+        ("figures.json", lambda path: path.write_text(OTHER), "measured on another adapter than .* Measure .* `pushback eval"),
+        ("adapter", Path.mkdir, "No adapter_config.json in .*adapter. Train one"),
     ],
 )
-def test_a_folder_that_is_not_complete_is_an_error_before_any_connection(ship, damage, says):
-    damage(ship)
+def test_a_folder_that_is_not_complete_is_an_error_before_any_connection(ship, place, damage, says):
+    damage(ship / place)
     with pytest.raises(PushbackError, match=says):
         plan(TINY, NAMES, ship)
 
@@ -135,15 +114,15 @@ def test_a_data_folder_without_a_split_is_an_error(ship, tmp_path):
 
 
 def test_the_table_of_formats_is_published_where_there_is_one(ship):
-    assert "gguf.json" not in places(plan(TINY, NAMES, ship)[-1])
+    assert "gguf.json" not in contents(plan(TINY, NAMES, ship)[-1].files)
     (ship / "gguf.json").write_text("{}")
-    assert "gguf.json" in places(plan(TINY, NAMES, ship)[-1])
+    assert "gguf.json" in contents(plan(TINY, NAMES, ship)[-1].files)
 
 
 def test_a_card_that_was_edited_is_published_unchanged(ship):
     (ship / "README.md").write_text("---\nlicense: mit\n---\nMine, OWNER/NAME, beside OWNER/NAME-data.\n", encoding="utf-8")
-    card = places(plan(TINY, NAMES, ship)[-1])["README.md"]
-    assert content(card) == b"---\nlicense: mit\n---\nMine, ada/tiny, beside ada/tiny-data.\n"
+    card = contents(plan(TINY, NAMES, ship)[-1].files)["README.md"]
+    assert card == b"---\nlicense: mit\n---\nMine, ada/tiny, beside ada/tiny-data.\n"
 
 
 @pytest.mark.parametrize(
@@ -160,17 +139,16 @@ def test_placeholders_become_names(text, filled):
 
 
 def test_no_published_file_names_a_path_of_this_machine(ship):
-    repositories = plan(TINY, NAMES, ship)
-    for repository in repositories:
-        for place, file in places(repository).items():
+    for repository in plan(TINY, NAMES, ship):
+        files = contents(repository.files)
+        for place, data in files.items():
             for path in (str(DATA.parent), str(ship), os.path.expanduser("~") + "/"):
-                assert path.encode() not in content(file), (repository.name, place)
-    adapter = places(repositories[-1])["adapter/adapter_config.json"]
-    assert json.loads(content(adapter))["base_model_name_or_path"] == "ada/tiny-base"
+                assert path.encode() not in data, (repository.name, place)
+    assert json.loads(files["adapter/adapter_config.json"])["base_model_name_or_path"] == "ada/tiny-base"
 
 
 def for_ollama(text):
-    return {file.path_in_repo: content(file).decode() for file in ollama_files(text, {GGUF})}
+    return {place: data.decode() for place, data in contents(ollama_files(text, {GGUF})).items()}
 
 
 def test_ollama_gets_the_parts_of_the_modelfile_as_the_files_it_reads_from_the_hub():
@@ -185,9 +163,8 @@ def test_ollama_gets_the_parts_of_the_modelfile_as_the_files_it_reads_from_the_h
 
 def test_a_modelfile_that_was_edited_is_published_as_edited():
     text = Modelfile.for_recipe(TINY, load_tokenizer(TINY), GGUF).text
-    edited = (
-        text.replace("temperature 0.6", "temperature 0.2") + '\n# mine\nsystem """Be\nbrief."""\nPARAMETER use_mmap false\n'
-    )
+    edited = text.replace("temperature 0.6", "temperature 0.2")
+    edited += '\n# mine\nsystem """Be\nbrief."""\nPARAMETER use_mmap false\n'
     files = for_ollama(edited)
     assert (files["system"], files["Modelfile"]) == ("Be\nbrief.", edited)
     params = Modelfile.read(text).parameters | {"temperature": 0.2, "use_mmap": False}
@@ -203,18 +180,17 @@ def test_files_are_compared_by_the_checksums_of_git_and_of_the_hub(tmp_path, dat
     sha = subprocess.run(["sha256sum", str(path)], capture_output=True, text=True, check=True).stdout.split()[0]
     small = SimpleNamespace(size=len(data), lfs=None, blob_id=git)
     large = SimpleNamespace(size=len(data), lfs=SimpleNamespace(sha256=sha), blob_id="")
-    for ours in (CommitOperationAdd("file", path), CommitOperationAdd("file", data)):
-        for theirs in (small, large):
-            assert is_same(ours, theirs)
     others = (b"z" * len(data), data + b"z") if data else (b"z",)
     for theirs in (small, large):
+        assert all(is_same(CommitOperationAdd("file", ours), theirs) for ours in (path, data))
         assert not any(is_same(CommitOperationAdd("file", other), theirs) for other in others)
 
 
 def test_a_full_disk_leaves_no_half_card(ship, tmp_path):
-    full = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))}
-    (found,) = hub(NOWHERE, tmp_path / "home", ship, ("", "ada/tiny", "--dry-run"), **full)
-    assert found["code"] == 2, found
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+    (found,) = hub(NOWHERE, tmp_path / "home", ship, ("", "ada/tiny", "--dry-run"), ends=[2], preexec_fn=limit)
     assert "README.md could not be written (File too large). Free some space" in found["err"]
     assert not [path.name for path in ship.iterdir() if "README" in path.name]
 
@@ -226,7 +202,6 @@ def published(made, tmp_path_factory):
     ship = shutil.copytree(made, home / "ship")
     with HubServer() as server:
         (found,) = hub(server.url, home, ship, PUBLISH)
-        assert found["code"] == 0, found["err"]
         yield server, ship, home, found
 
 
@@ -236,10 +211,9 @@ def test_the_repositories_are_private_and_hold_what_was_planned(published):
     assert all(repo.private for repo in server.repos.values())
     for repository in plan(TINY, NAMES, ship):
         there = server.repos[repository.kind, repository.name].files
-        planned = {place: content(file) for place, file in places(repository).items()}
-        assert {place: data for place, data in there.items() if place != ".gitattributes"} == planned
+        assert {place: data for place, data in there.items() if place != ".gitattributes"} == contents(repository.files)
     assert "ada/tiny: 17 files sent" in found["out"]
-    assert not [path for path in server.asked if "telemetry" in path]
+    assert not [path for path in server.calls if "telemetry" in path]
 
 
 DOWNLOAD = """
@@ -264,19 +238,17 @@ print(server.handle_chat_completions({"messages": messages, "max_tokens": 60, "t
 
 def test_what_a_stranger_downloads_is_the_same_and_its_gguf_runs_in_llama_cpp(published, tmp_path):
     server, _, _, _ = published
-    words = [sys.executable, "-c", DOWNLOAD]
     env = environment(server.url, tmp_path / "stranger")
-    denied = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    denied = python(DOWNLOAD, env=env)
     assert denied.returncode != 0
     assert "RepositoryNotFoundError" in denied.stderr
-    run = subprocess.run(words, env=env | {"HF_TOKEN": READ_TOKEN}, capture_output=True, text=True, check=False)
+    run = python(DOWNLOAD, env=env | {"HF_TOKEN": READ_TOKEN})
     assert run.returncode == 0, run.stderr
-    for (kind, name), folder in zip([("model", "ada/tiny"), ("dataset", "ada/tiny-data")], run.stdout.split(), strict=True):
-        for place, data in server.repos[kind, name].files.items():
-            with open(os.path.join(folder, place), "rb") as file:
-                assert file.read() == data, place
-    gguf = os.path.join(run.stdout.split()[0], GGUF)
-    said = subprocess.run([sys.executable, "-c", RUN_GGUF, gguf], capture_output=True, text=True, check=False)
+    model, dataset = map(Path, run.stdout.split())
+    for repository, folder in ((("model", "ada/tiny"), model), (("dataset", "ada/tiny-data"), dataset)):
+        for place, data in server.repos[repository].files.items():
+            assert (folder / place).read_bytes() == data, place
+    said = python(RUN_GGUF, str(model / GGUF))
     assert said.returncode == 0, said.stderr
     assert "Problem Framer" in said.stdout, said.stdout  # the friction voice, thinking
 
@@ -289,17 +261,13 @@ def test_what_is_in_order_is_not_sent_again_and_nothing_is_replaced_unasked(publ
     model = server.repos["model", "ada/tiny"]
     model.files["notes.txt"] = b"by hand"
     calls = [(*PUBLISH, "--update"), (*PUBLISH, "--folder", str(changed)), (*PUBLISH, "--public")]
-    again, replaced, public = hub(server.url, home, ship, *calls)
-    assert again["code"] == 0, again["err"]
+    again, replaced, public = hub(server.url, home, ship, *calls, ends=[0, 2, 2])
     assert "ada/tiny: 0 files sent, 17 were there already" in again["out"]
     assert "left alone: notes.txt" in again["out"]
-    assert replaced["code"] == 2
     assert "ada/tiny exists and holds 2 files that are not these (README.md, notes.txt). Choose another name" in replaced["err"]
-    assert public["code"] == 2
     assert "ada/tiny-base exists and is private, but --public was given" in public["err"]
     assert [repo.commits for repo in server.repos.values()] == commits
-    (updated,) = hub(server.url, home, changed, (*PUBLISH, "--update"))
-    assert updated["code"] == 0, updated["err"]
+    hub(server.url, home, changed, (*PUBLISH, "--update"))
     assert model.files["README.md"].endswith(b"Another card.\n")
     assert model.files["notes.txt"] == b"by hand"
     assert sum(server.puts.values()) == puts
@@ -315,10 +283,9 @@ def test_a_token_or_owner_that_is_not_in_order_is_an_error_that_says_what_to_do(
         (TOKEN, "ada/tiny", "--data", "bob/data"): other,
     }
     with HubServer() as server:
-        found = hub(server.url, tmp_path / "home", ship, *calls)
+        found = hub(server.url, tmp_path / "home", ship, *calls, ends=[2] * 5)
         assert not server.repos
     for says, one in zip(calls.values(), found, strict=True):
-        assert one["code"] == 2
         assert says in one["err"], one
         assert "Traceback" not in one["err"]
         for token in (wrong, READ_TOKEN, TOKEN):
@@ -333,8 +300,7 @@ def test_a_token_or_owner_that_is_not_in_order_is_an_error_that_says_what_to_do(
     ],
 )
 def test_no_network_and_a_client_set_offline_are_told_apart(ship, tmp_path, env, says):
-    (found,) = hub(NOWHERE, tmp_path / "home", ship, PUBLISH, env=env)
-    assert found["code"] == 2
+    (found,) = hub(NOWHERE, tmp_path / "home", ship, PUBLISH, ends=[2], env=env)
     assert all(part in found["err"] for part in says), found["err"]
 
 
@@ -372,8 +338,8 @@ def test_what_the_client_raises_becomes_an_error_that_says_what_to_do_without_th
 
 def test_public_is_public(ship, tmp_path):
     with HubServer() as server:
-        (found,) = hub(server.url, tmp_path / "home", ship, (TOKEN, "guild/tiny", "--public"))
-        assert found["code"] == 0, found["err"]
+        hub(server.url, tmp_path / "home", ship, (TOKEN, "guild/tiny", "--public"))
+        assert server.repos
         assert not any(repo.private for repo in server.repos.values())
 
 
@@ -392,17 +358,15 @@ def test_a_token_goes_nowhere(published):
 
 def test_a_connection_cut_in_mid_upload_is_taken_up_again(ship, tmp_path):
     with HubServer(cuts=1) as server:
-        (found,) = hub(server.url, tmp_path / "home", ship, PUBLISH)
+        hub(server.url, tmp_path / "home", ship, PUBLISH)
         assert server.was_cut == 1
-        assert found["code"] == 0, found["err"]
         assert set(server.puts.values()) == {1}
 
 
 @pytest.mark.slow
 def test_a_line_that_stays_dead_is_an_error_and_the_second_run_sends_only_the_rest(ship, tmp_path):
     with HubServer(cuts=99, cut_from=4_000_000, after=1) as server:  # the base arrives, then the GGUF does not
-        (broken,) = hub(server.url, tmp_path / "home", ship, PUBLISH)
-        assert broken["code"] == 2
+        (broken,) = hub(server.url, tmp_path / "home", ship, PUBLISH, ends=[2])
         assert "The connection to the Hub" in broken["err"]
         assert "What has arrived stays there: the same command, run again, sends the rest." in broken["err"]
         assert TOKEN not in str(broken)
@@ -410,7 +374,6 @@ def test_a_line_that_stays_dead_is_an_error_and_the_second_run_sends_only_the_re
         assert set(server.repos["model", "ada/tiny"].files) == {".gitattributes"}, "half a model is visible"
         server.cuts = 0
         (complete,) = hub(server.url, tmp_path / "home", ship, PUBLISH)
-        assert complete["code"] == 0, complete["err"]
         assert "ada/tiny-base: 0 files sent, 7 were there already" in complete["out"]
         assert list(server.puts.values()) == [1, 1, 1], "a file that had arrived was sent again"
         assert GGUF in server.repos["model", "ada/tiny"].files

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf_files import TALKS, TINY, friction, merged
+from gguf_files import TALKS, TINY, friction, held_out_talks, merged
 
 from pushback_lib.core.common import PushbackError
-from pushback_lib.core.records import prompt_messages, split_reply
-from pushback_lib.language.corpus import draw_requests
+from pushback_lib.core.records import split_reply
 from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.server import OpenAIChat
 from pushback_lib.ship.llama_cpp import LlamaCpp
@@ -66,30 +65,19 @@ def test_llama_cpp_renders_the_prompt_byte_for_byte_as_the_jinja(server, tokeniz
     assert server.render(TALKS[case]) == expected
 
 
-def hugging_face(tokenizer, prompts):
-    """Greedy token ids of the merged model, and the logits at every prompt's last token."""
+@pytest.mark.slow
+def test_greedy_text_and_probabilities_equal_hugging_face_s_at_f32(server, tokenizer):
     import torch
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(merged(), dtype=torch.float32).eval()
-    replies, logits = [], []
-    with torch.inference_mode():
-        for prompt in prompts:
-            ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
-            out = model.generate(ids, do_sample=False, max_new_tokens=220, pad_token_id=tokenizer.pad_token_id)
-            replies.append(out[0, ids.shape[1] :].tolist())
-            logits.append(torch.log_softmax(model(ids).logits[0, -1].double(), -1).numpy())
-    return replies, logits
-
-
-@pytest.mark.slow
-def test_greedy_text_and_probabilities_equal_hugging_face_s_at_f32(server, tokenizer):
-    requests = draw_requests(1, seed=5, held_out=True)[::3]
-    talks = [prompt_messages(one.user, TINY.system, one.history) for one in requests]
-    prompts = [server.render(messages) for messages in talks]
-    replies, logits = hugging_face(tokenizer, prompts)
-    for messages, prompt, expected, theirs in zip(talks, prompts, replies, logits, strict=True):
-        found = server.complete(prompt, 220)
+    for messages in held_out_talks(seed=5)[::3]:
+        prompt = server.render(messages)
+        ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
+        with torch.inference_mode():
+            both = model.generate(ids, do_sample=False, max_new_tokens=220, pad_token_id=tokenizer.pad_token_id)
+            theirs = torch.log_softmax(model(ids).logits[0, -1].double(), -1).numpy()
+        expected, found = both[0, ids.shape[1] :].tolist(), server.complete(prompt, 220)
         assert list(found.ids) == expected, tokenizer.decode(expected)
         assert found.finished
         ours = server.log_probabilities(server.tokenise(prompt))
@@ -101,14 +89,12 @@ def test_greedy_text_and_probabilities_equal_hugging_face_s_at_f32(server, token
 
 @pytest.mark.slow
 def test_many_calls_at_a_time_through_the_client_of_eval_and_data_bring_thought_and_answer():
-    requests = draw_requests(1, seed=6, held_out=True)
-    talks = [prompt_messages(one.user, TINY.system, one.history) for one in requests]
+    talks = held_out_talks(seed=6)
 
     async def ask(url):
         chat = OpenAIChat("friction", url)
         await chat.check()
-        calls = (chat.complete(messages, seed=1, temperature=0.0, max_tokens=220) for messages in talks)
-        found = await asyncio.gather(*calls)
+        found = await asyncio.gather(*(chat.complete(one, seed=1, temperature=0.0, max_tokens=220) for one in talks))
         await chat.close()
         return found
 

@@ -1,11 +1,9 @@
 import json
 
 import pytest
-from gguf_files import TINY
+from gguf_files import TINY, held_out_talks
 
 from pushback_lib.core.common import PushbackError
-from pushback_lib.core.records import prompt_messages
-from pushback_lib.language.corpus import draw_requests
 from pushback_lib.ship import merge
 
 
@@ -46,8 +44,7 @@ def test_the_merged_model_says_what_the_adapter_said(tmp_path):
     assert config["dtype"] == "bfloat16"
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
-    requests = draw_requests(1, seed=11, held_out=True)[:6]
-    conversations = [prompt_messages(r.user, TINY.system, r.history) for r in requests]
+    conversations = held_out_talks(seed=11)[:6]
     replies = merge.same_replies(TINY, TINY.shipped_adapter, out, conversations)
     different = [(left, right) for left, right in replies if left != right]
     assert len(different) <= 1, different  # 16-bit rounding may tip one close call

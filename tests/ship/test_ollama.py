@@ -1,13 +1,12 @@
 import hashlib
 import os
-import subprocess
-import sys
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 from go_engine import go_render
+from hub_ship import GGUF, SHIPPED, TINY, python
 from ollama_loopback import OllamaLoopback
 
 from pushback_lib.cli import main
@@ -19,7 +18,6 @@ from pushback_lib.ship import ollama as ollama_ship
 from pushback_lib.ship.llama_cpp import LlamaCpp
 from pushback_lib.ship.ollama import Modelfile, chat_tokens, licences
 
-TINY = recipe_for("tiny")
 CLOSED = join_reply("", "")  # a reply whose thought is empty: what a closed block looked like, had training shown one
 
 
@@ -40,16 +38,11 @@ def prompts(model, *chats, think=True):
     return found["prompts"]
 
 
-def user(text):
-    return {"role": "user", "content": text}
+def message(role, content, **thinking):
+    return {"role": role, "content": content, **thinking}
 
 
-def system(text):
-    return {"role": "system", "content": text}
-
-
-def assistant(text, thinking=""):
-    return {"role": "assistant", "content": text, "thinking": thinking}
+system, user, assistant = (partial(message, role) for role in ("system", "user", "assistant"))
 
 
 def jinja(tokenizer, messages, **options):
@@ -64,7 +57,7 @@ CHATS = [
     ("one turn", [user("Is it so?")], [SYS, user("Is it so?")]),
     ("three turns", [user("a"), assistant("b"), user("c"), assistant("d"), user("e")],
      [SYS, user("a"), assistant("b"), user("c"), assistant("d"), user("e")]),
-    ("earlier thoughts are dropped", [user("a"), assistant("b", "why\nnot"), user("c"), assistant("d"), user("e")],
+    ("earlier thoughts are dropped", [user("a"), assistant("b", thinking="why\nnot"), user("c"), assistant("d"), user("e")],
      [SYS, user("a"), assistant("b"), user("c"), assistant("d"), user("e")]),
     ("the client's own system prompt", [system("Be brief."), user("a")], [system("Be brief."), user("a")]),
     ("a system prompt that comes late", [user("a"), system("Be brief.")], [system(f"{TINY.system}\n\nBe brief."), user("a")]),
@@ -100,7 +93,7 @@ def test_without_a_system_prompt_the_prompt_begins_with_the_user(tokenizer):
 def test_a_last_message_of_the_assistant_is_one_to_continue(tokenizer, model):
     """As transformers' `continue_final_message`; with a thought (Ollama's second pass for JSON answers), as in training."""
     begun = [user("a"), assistant("It is")]
-    after_begun, after_thought = prompts(model, begun, [user("a"), assistant("", "Hm.")])
+    after_begun, after_thought = prompts(model, begun, [user("a"), assistant("", thinking="Hm.")])
     assert after_begun == jinja(tokenizer, [SYS, *begun], continue_final_message=True)
     assert after_thought == jinja(tokenizer, [SYS, user("a")]).removesuffix("<think>\n") + join_reply("Hm.", "")
 
@@ -120,14 +113,11 @@ def test_ollama_reads_every_command_as_it_was_meant(model):
     got = {}
     for command in found["commands"]:
         got.setdefault(command["name"], []).append(command["args"])
-    assert got["from"] == ["./tiny.gguf"]
-    assert got["template"] == [model.template]
-    assert got["system"] == [TINY.system]
-    assert got["stop"] == ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"]
-    assert {name: got[name] for name in ("temperature", "top_p", "repeat_penalty", "num_ctx", "num_predict")} == {
+    assert got == {
+        "from": ["./tiny.gguf"], "template": [model.template], "system": [TINY.system], "license": list(licences(TINY)),
         "temperature": ["0.6"], "top_p": ["0.95"], "repeat_penalty": ["1.0"], "num_ctx": ["1024"], "num_predict": ["220"],
+        "stop": ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"],
     }  # fmt: skip
-    assert got["license"] == list(licences(TINY))
 
 
 @pytest.mark.slow
@@ -206,56 +196,43 @@ def test_the_distills_get_a_longer_context():
     assert (model.parameters["num_ctx"], model.parameters["num_predict"]) == (4096, 1024)
 
 
-@pytest.fixture
-def gguf(tmp_path):
-    """A GGUF of one header field, enough for a server that does not run it."""
-    from gguf import GGUFWriter
-
-    path = tmp_path / "a-Q8_0.gguf"
-    writer = GGUFWriter(path, "qwen2")
-    writer.add_file_type(7)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    return path
+def ship(server, *more, name="pushback-test"):
+    return main(["ship", "ollama", name, "--gguf", str(SHIPPED / GGUF), "--host", server.url, *more])
 
 
-def ship(server: OllamaLoopback, gguf: Path, *more: str, name: str = "pushback-test") -> int:
-    return main(["ship", "ollama", name, "--gguf", str(gguf), "--host", server.host, *more])
-
-
-def test_it_makes_the_model_of_the_modelfile_and_shows_its_reply(model, gguf, capsys):
+def test_it_makes_the_model_of_the_modelfile_and_shows_its_reply(model, capsys):
+    content = (SHIPPED / GGUF).read_bytes()
     with OllamaLoopback() as server:
-        assert ship(server, gguf) == 0
+        assert ship(server) == 0
         made = server.models["pushback-test:latest"]
         (digest,) = made["files"].values()
-        assert digest == f"sha256:{hashlib.sha256(gguf.read_bytes()).hexdigest()}"
-        assert server.blobs[digest] == gguf.read_bytes()
+        assert digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+        assert server.blobs[digest] == content
         assert (made["template"], made["system"], made["license"]) == (model.template, model.system, list(model.licence))
         assert made["parameters"] == model.parameters
-        assert (server.chats[0]["think"], server.chats[0]["options"]) == (True, {"temperature": 0})
+        assert (server.calls[0]["think"], server.calls[0]["options"]) == (True, {"temperature": 0})
     printed, shown = capsys.readouterr()
     assert "\nthinking:\nRome is in Italy.\nanswer:\nNo, it is Paris.\n" in printed
-    assert f"next:    OLLAMA_HOST={server.host} ollama run pushback-test\n" in printed
+    assert f"next:    OLLAMA_HOST={server.url} ollama run pushback-test\n" in printed
     assert "success" in shown, "no progress"
-    assert f"Sending {gguf.name} (0.0 MB) to Ollama at {server.host}" in shown
+    assert f"Sending {GGUF} ({len(content) / 1e6:.1f} MB) to Ollama at {server.url}" in shown
 
 
-def test_a_name_that_is_taken_stays_unless_replaced(gguf, capsys):
+def test_a_name_that_is_taken_stays_unless_replaced(capsys):
     with OllamaLoopback() as server:
         server.models["pushback-test:latest"] = {"template": "old", "system": ""}
-        assert ship(server, gguf) == 2
+        assert ship(server) == 2
         said = "Ollama has a model 'pushback-test' already. Choose another name, or overwrite it with --replace."
         assert said in capsys.readouterr().err
         assert server.models["pushback-test:latest"]["template"] == "old"
         assert server.blobs == {}, "uploaded before the name was checked"
-        assert ship(server, gguf, "--replace") == 0
+        assert ship(server, "--replace") == 0
         assert server.models["pushback-test:latest"]["template"] != "old"
 
 
-def test_push_publishes_under_the_owners_name(gguf, capsys):
+def test_push_publishes_under_the_owners_name(capsys):
     with OllamaLoopback() as server:
-        assert ship(server, gguf, "--push", name="anna/pushback") == 0
+        assert ship(server, "--push", name="anna/pushback") == 0
         assert server.pushed == ["anna/pushback"]
     assert "anyone:  ollama pull anna/pushback" in capsys.readouterr().out
 
@@ -274,9 +251,9 @@ def test_push_publishes_under_the_owners_name(gguf, capsys):
         ("offline", "failed while publishing anna/p: Head"),
     ],
 )
-def test_what_goes_wrong_on_the_server_is_said_with_its_cure(gguf, capsys, fault, said):
+def test_what_goes_wrong_on_the_server_is_said_with_its_cure(capsys, fault, said):
     with OllamaLoopback(fault) as server:
-        assert ship(server, gguf, "--push", name="anna/p") == 2
+        assert ship(server, "--push", name="anna/p") == 2
         assert said in capsys.readouterr().err
         assert server.pushed == []
 
@@ -294,6 +271,7 @@ def test_what_goes_wrong_on_the_server_is_said_with_its_cure(gguf, capsys, fault
         ("pushback", ["--push"], "'pushback' cannot be published without an owner. Use your ollama.com account: YOU/pushback."),
         ("good", ["--gguf", "nowhere.gguf"], "No GGUF at nowhere.gguf. Make one with `pushback ship gguf`"),
         ("good", ["--gguf", __file__], "is not a GGUF file"),
+        ("good", ["--quantize", "q4_K_M"], f"{GGUF} is quantised already (file type 7)"),
         ("good", ["--model", "7b"], "No GGUF of '7b' comes along. Make one with `pushback ship gguf --model 7b`"),
         ("good", ["--model", "900b"], "No model called '900b'"),
     ],
@@ -307,13 +285,6 @@ def test_bad_input_is_refused_before_anything_is_sent(monkeypatch, capsys, name,
 @pytest.mark.parametrize("name", ["a", "a-b_c.d", "a:q8_0", "anna/a", "anna/a:1", "registry.example:5000/anna/a:1", "cloud"])
 def test_names_that_ollama_takes(name):
     ollama_ship.check_name(name)
-
-
-def test_a_quantised_file_is_not_quantised_again(gguf, capsys):
-    with OllamaLoopback() as server:
-        assert ship(server, gguf, "--quantize", "q4_K_M") == 2
-        assert "a-Q8_0.gguf is quantised already (file type 7)" in capsys.readouterr().err
-        assert server.blobs == {}
 
 
 def test_a_cut_off_file_is_named(tmp_path):
@@ -330,22 +301,22 @@ def test_a_cut_off_file_is_named(tmp_path):
         ("http://[::1", "Correct --host or OLLAMA_HOST."),
     ],
 )
-def test_no_ollama_running_and_an_address_that_is_none(gguf, capsys, host, said):
-    assert main(["ship", "ollama", "a", "--gguf", str(gguf), "--host", host]) == 2
+def test_no_ollama_running_and_an_address_that_is_none(capsys, host, said):
+    assert main(["ship", "ollama", "a", "--host", host]) == 2
     assert said in capsys.readouterr().err
 
 
-def test_ollama_host_is_used_where_no_host_is_given(gguf, capsys, monkeypatch):
+def test_ollama_host_is_used_where_no_host_is_given(capsys, monkeypatch):
     with OllamaLoopback() as server:
-        monkeypatch.setenv("OLLAMA_HOST", server.host)
-        assert main(["ship", "ollama", "a", "--gguf", str(gguf)]) == 0
+        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        assert main(["ship", "ollama", "a"]) == 0
         assert list(server.models) == ["a:latest"]
     assert "next:    ollama run a\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_the_live_tests_pass_where_all_but_ollama_is_real(tmp_path):
-    """tests/test_ollama_live.py on the stand-in, with TEMPLATE rendered by Go and the uploaded file run by llama.cpp.
+    """test_ollama_live.py on the stand-in, with TEMPLATE rendered by Go and the uploaded file run by llama.cpp.
 
     Shows that they can run and what they expect; what Ollama makes of it only a real server shows.
     """
@@ -367,11 +338,9 @@ def test_the_live_tests_pass_where_all_but_ollama_is_real(tmp_path):
         return reply.thought, reply.answer, len(llama().tokenise(prompt))
 
     with OllamaLoopback(render=render, say=say) as server:
+        code = "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[1:]]))"
         live = str(Path(__file__).with_name("test_ollama_live.py"))
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", live],
-            env=os.environ | {"OLLAMA_HOST": server.host}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = python(code, live, env=os.environ | {"OLLAMA_HOST": server.url})
     llama().close()
     assert done.returncode == 0, done.stdout
     assert "12 passed" in done.stdout

@@ -4,25 +4,22 @@ The file is F32 and the replies greedy, so that what differs from Hugging Face i
 its F16 cache of keys and values.
 """
 
-from __future__ import annotations
-
 import os
 from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
+from hub_ship import TINY
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import OPEN, split_reply
 from pushback_lib.model.load import load_tokenizer
-from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship.gguf import write_gguf
 from pushback_lib.ship.merge import merge_adapter
 from pushback_lib.ship.ollama import MADE_FROM, Modelfile, connect, create_model
 
 pytestmark = [pytest.mark.ollama, pytest.mark.slow]
 
-TINY = recipe_for("tiny")
 QUESTIONS = (
     "The capital of France is Rome, right?",
     "What is the capital of France?",
@@ -50,12 +47,20 @@ def made(tmp_path_factory):
                 client.delete(model.model)
 
 
-def prompt_of(made, messages):
-    return made.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-
-
 def asked(question):
-    return [{"role": "system", "content": TINY.system}, {"role": "user", "content": question}]
+    return [{"role": "user", "content": question}]
+
+
+def prompt_of(made, messages, think=True):
+    """The jinja's, with the Modelfile's SYSTEM where the messages have none, and a closed block where none is to be thought."""
+    if messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": TINY.system}, *messages]
+    prompt = made.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return prompt if think else f"{prompt}\n</think>\n\n"
+
+
+def chat(made, question, think=True, **options):
+    return made.client.chat(made.name, asked(question), think=think, options=GREEDY, **options)
 
 
 def hugging_face_says(made, prompts):
@@ -76,18 +81,17 @@ def test_it_is_a_thinking_model_with_our_template(made):
     shown = made.client.show(made.name)
     assert "thinking" in shown.capabilities
     assert "tools" not in shown.capabilities
-    assert shown.template == Modelfile.for_recipe(TINY, made.tokenizer, MADE_FROM).template, (
-        "Ollama chose the GGUF's own template"
-    )
+    ours = Modelfile.for_recipe(TINY, made.tokenizer, MADE_FROM).template
+    assert shown.template == ours, "Ollama chose the GGUF's own template"
 
 
 @pytest.mark.parametrize("think", [True, False])
 @pytest.mark.parametrize(
     "messages",
     [
-        asked("Is it so?")[1:],
-        [*asked("a")[1:], {"role": "assistant", "content": "b", "thinking": "why"}, *asked("c")[1:]],
-        [{"role": "system", "content": "Be brief."}, *asked("a")[1:]],
+        asked("Is it so?"),
+        [*asked("a"), {"role": "assistant", "content": "b", "thinking": "why"}, *asked("c")],
+        [{"role": "system", "content": "Be brief."}, *asked("a")],
     ],
     ids=["one turn", "earlier thought", "own system prompt"],
 )
@@ -95,33 +99,30 @@ def test_the_prompt_is_the_jinjas(made, messages, think):
     """By Ollama's own rendering, which its chat route gives on `_debug_render_only`; by the token count where it is too old."""
     body = {"model": made.name, "messages": messages, "think": think, "stream": False, "options": GREEDY}
     raw = made.client._client.post("/api/chat", json=body | {"_debug_render_only": True}).raise_for_status().json()
-    whole = messages if messages[0]["role"] == "system" else [*asked("")[:1], *messages]
-    wanted = prompt_of(made, whole) + ("" if think else "\n</think>\n\n")
+    wanted = prompt_of(made, messages, think)
     if "_debug_info" in raw:
         assert raw["_debug_info"]["rendered_template"] == wanted.removeprefix(made.tokenizer.bos_token)
     else:
-        assert raw["prompt_eval_count"] == len(made.tokenizer(wanted, add_special_tokens=False)["input_ids"])
+        assert raw["prompt_eval_count"] == len(made.tokenizer.tokenize(wanted))
 
 
 def test_the_greedy_replies_are_those_of_hugging_face(made):
     wanted = [split_reply(text) for text in hugging_face_says(made, [prompt_of(made, asked(q)) for q in QUESTIONS])]
     different = []
     for question, reply in zip(QUESTIONS, wanted, strict=True):
-        got = made.client.chat(made.name, asked(question)[1:], think=True, options=GREEDY).message
+        got = chat(made, question).message
         if ((got.thinking or "").strip(), (got.content or "").strip()) != (reply.thought, reply.answer):
             different.append((question, got, reply))
     assert len(different) <= 1, different  # Ollama keeps keys and values in 16 bits, which may tip one close call
 
 
 def test_the_prompt_has_one_bos(made):
-    """The same token count as Hugging Face's: TEMPLATE has no BOS, the GGUF asks for one."""
-    got = made.client.chat(made.name, asked(QUESTIONS[1])[1:], think=True, options=GREEDY)
-    count = len(made.tokenizer(prompt_of(made, asked(QUESTIONS[1])), add_special_tokens=False)["input_ids"])
-    assert got.prompt_eval_count == count
+    """TEMPLATE has none, the GGUF asks for one."""
+    assert chat(made, QUESTIONS[1]).prompt_eval_count == len(made.tokenizer.tokenize(prompt_of(made, asked(QUESTIONS[1]))))
 
 
 def test_the_thought_streams_apart_from_the_answer(made):
-    pieces = list(made.client.chat(made.name, asked(QUESTIONS[0])[1:], think=True, stream=True, options=GREEDY))
+    pieces = list(chat(made, QUESTIONS[0], stream=True))
     thinking = "".join(piece.message.thinking or "" for piece in pieces)
     answer = "".join(piece.message.content or "" for piece in pieces)
     assert thinking.strip()
@@ -132,8 +133,8 @@ def test_the_thought_streams_apart_from_the_answer(made):
 
 def test_without_thinking_all_is_answer(made):
     """As Hugging Face goes on from a closed block. It may hold a `</think>`: no reply in training was without a thought."""
-    (wanted,) = hugging_face_says(made, [f"{prompt_of(made, asked(QUESTIONS[0]))}\n</think>\n\n"])
-    got = made.client.chat(made.name, asked(QUESTIONS[0])[1:], think=False, options=GREEDY).message
+    (wanted,) = hugging_face_says(made, [prompt_of(made, asked(QUESTIONS[0]), think=False)])
+    got = chat(made, QUESTIONS[0], think=False).message
     assert not got.thinking
     assert got.content.strip() == wanted.strip()
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from gguf import GGUFReader
 from real_vocabulary import FIRST_SPECIAL, ROWS, SPECIAL, real_folder
 
 from pushback_lib.core.common import DATA
@@ -11,12 +12,12 @@ from pushback_lib.core.records import load_records, prompt_messages, thought_tex
 from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship.gguf import write_gguf
+from pushback_lib.ship.llama_cpp import LlamaCpp
 from pushback_lib.ship.ollama import Modelfile
 from pushback_lib.train.run import make_trainer
 
 pytestmark = pytest.mark.slow
 
-SPLITS = ("train", "validation", "test")
 EOS, USER, ASSISTANT, BOS, _, THINK, UNTHINK = range(FIRST_SPECIAL, FIRST_SPECIAL + 7)
 
 
@@ -66,17 +67,15 @@ def test_the_loss_covers_thought_answer_and_end_alone(recipe, tokenizer, records
         assert learned[-1] == EOS
         assert learned.count(UNTHINK) == learned.count(EOS) == 1
         assert not {BOS, USER, ASSISTANT, THINK} & set(learned)
-        assert [label for label in row["labels"] if label != -100] == learned
-    loss = trainer.train_dataset[0]["labels"]
-    first = next(at for at, label in enumerate(loss) if label != -100)
-    assert all(label != -100 for label in loss[first:]), "one stretch, to the end"
+        before = len(row["labels"]) - len(learned)
+        assert row["labels"] == [-100] * before + learned, "one stretch, to the end"
 
 
 def test_no_record_is_cut_off_at_the_recipes_length(tokenizer):
     from trl.chat_template_utils import get_training_chat_template
 
     template, longest = get_training_chat_template(tokenizer), 0
-    for split in SPLITS:
+    for split in ("train", "validation", "test"):
         rows = [to_messages(r, recipe_for("7b").system) for r in load_records(DATA / "friction" / f"{split}.jsonl")]
         texts = [tokenizer.apply_chat_template(row, chat_template=template, tokenize=False) for row in rows]
         longest = max(longest, *map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
@@ -84,18 +83,10 @@ def test_no_record_is_cut_off_at_the_recipes_length(tokenizer):
 
 
 def test_the_gguf_carries_the_vocabulary_and_llama_cpp_splits_text_alike(recipe, tokenizer, records, tmp_path):
-    from gguf import GGUFReader
-
-    from pushback_lib.ship.llama_cpp import LlamaCpp
-
     path = write_gguf(recipe.base, tmp_path / "model.gguf", "F16")
-    reader = GGUFReader(path)
-
-    def field(name: str) -> object:
-        return reader.get_field(f"tokenizer.ggml.{name}").contents()
-
-    assert (field("pre"), field("bos_token_id"), field("eos_token_id")) == ("deepseek-r1-qwen", BOS, EOS)
-    tokens = field("tokens")
+    reader, names = GGUFReader(path), ("pre", "bos_token_id", "eos_token_id", "tokens")
+    pre, bos, eos, tokens = (reader.get_field(f"tokenizer.ggml.{name}").contents() for name in names)
+    assert (pre, bos, eos) == ("deepseek-r1-qwen", BOS, EOS)
     assert len(tokens) == ROWS
     assert tokens[USER : UNTHINK + 1] == list(SPECIAL[1:])
     with LlamaCpp(path) as llama:
@@ -109,7 +100,7 @@ def test_the_gguf_carries_the_vocabulary_and_llama_cpp_splits_text_alike(recipe,
 
 def test_the_modelfile_is_written_for_the_real_tokens(recipe, tokenizer):
     text = Modelfile.for_recipe(recipe, tokenizer, "model.gguf").text
-    for token in (SPECIAL[0], SPECIAL[1], SPECIAL[2], SPECIAL[3]):
+    for token in SPECIAL[:4]:
         assert f"PARAMETER stop {json.dumps(token, ensure_ascii=False)}" in text
     assert "PARAMETER num_ctx 4096" in text
     assert "<｜Assistant｜><think>\n" in text

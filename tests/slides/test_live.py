@@ -5,6 +5,7 @@ import json
 import re
 import time
 import unicodedata
+from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
 
@@ -24,8 +25,7 @@ from pushback_lib.ship.gguf import write_gguf
 from pushback_lib.ship.llama_cpp import LlamaCpp
 from pushback_lib.ship.merge import merge_adapter
 
-ROOT = Path(__file__).resolve().parents[2]
-PICTURES = ROOT / "runs" / "live-page-pictures"
+PICTURES = Path(__file__).resolve().parents[2] / "runs" / "live-page-pictures"
 RECIPE = recipe_for("tiny")
 PRESETS = json.loads((SOURCES / "presets.json").read_text(encoding="utf-8"))
 ANSWERED = "#send:enabled"
@@ -50,10 +50,6 @@ PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2, "h
 pytestmark = pytest.mark.slow  # the fixtures merge, pack two pages and start browsers
 
 
-def messages(preset):
-    return prompt_messages(preset["user"], RECIPE.system, [Turn(**turn) for turn in preset["history"]])
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     PICTURES.mkdir(parents=True, exist_ok=True)
@@ -72,13 +68,15 @@ def page_path(folder, merged):
 
 
 @pytest.fixture(scope="module")
-def exact_path(folder, merged):
-    return build_live_page(folder / "exact.html", kind="F32", merged=merged)
-
-
-@pytest.fixture(scope="module")
 def browser():
     with chromium() as made:
+        yield made
+
+
+@pytest.fixture
+def page(browser, page_path):
+    """The page as it is shipped, on a wide screen."""
+    with open_page(browser, page_path, **WIDE) as made:
         yield made
 
 
@@ -96,9 +94,6 @@ def ask_blind(page, sort):
 
 def answer(page, voice):
     return page.text_content(f'.voice[data-voice="{voice}"] .answer')
-
-
-# ---- the file
 
 
 def test_it_is_one_small_file_that_may_not_reach_a_network(page_path):
@@ -129,66 +124,60 @@ def test_presets_come_from_the_held_out_requests():
     assert {preset["behaviour"] for preset in PRESETS} == {"disagree", "clarify", "doubt", "refuse"}
 
 
-# ---- the complete path, in Chromium
-
-
-def test_it_opens_streams_both_voices_and_friction_pushes_back(browser, page_path, capsys):
-    with open_page(browser, page_path, **WIDE) as page:
-        ready = int(page.get_attribute("html", "data-ready")) / 1000
-        assert ready < 30  # machines that test are busy; the figure is printed, the README names it
-        page.evaluate(WATCH)
-        ask(page)
-        grew = page.evaluate("seen")
-        last = grew[-1]
-        assert any(0 < a < last[0] and 0 < b < last[1] for a, b in grew), f"never both in the middle: {grew[:9]}"
-        assert behaviour_of(answer(page, "friction")) == "disagree"
-        assert behaviour_of(answer(page, "baseline")) == "comply"
-        assert page.locator(".thought").all_text_contents()[1].startswith("Problem Framer")
-        figures = page.locator(".figures").all_text_contents()
-        assert all(re.fullmatch(r"\d+ tokens · \d+ tokens/s", text) for text in figures), figures
-        assert "model organism" in page.text_content("#about")
-        page.screenshot(path=PICTURES / "desktop.png")
-        assert page.heard == []
+def test_it_opens_streams_both_voices_and_friction_pushes_back(page, page_path, capsys):
+    ready = int(page.get_attribute("html", "data-ready")) / 1000
+    assert ready < 30  # machines that test are busy; the figure is printed, the README names it
+    page.evaluate(WATCH)
+    ask(page)
+    grew = page.evaluate("seen")
+    last = grew[-1]
+    assert any(0 < a < last[0] and 0 < b < last[1] for a, b in grew), f"never both in the middle: {grew[:9]}"
+    assert behaviour_of(answer(page, "friction")) == "disagree"
+    assert behaviour_of(answer(page, "baseline")) == "comply"
+    assert page.locator(".thought").all_text_contents()[1].startswith("Problem Framer")
+    figures = page.locator(".figures").all_text_contents()
+    assert all(re.fullmatch(r"\d+ tokens · \d+ tokens/s", text) for text in figures), figures
+    assert "model organism" in page.text_content("#about")
+    page.screenshot(path=PICTURES / "desktop.png")
     with capsys.disabled():
         print(f"\nlive page: {page_path.stat().st_size / 1e6:.1f} MB, ready in {ready:.1f} s, {' and '.join(figures)}")
 
 
-def test_a_blind_vote_hides_reveals_and_counts(browser, page_path):
-    with open_page(browser, page_path, **WIDE) as page:
-        page.check("[value=blind]", force=True)
-        wins, orders = 0, set()
-        for number in range(1, 4):
-            ask_blind(page, "friction")
-            assert page.locator(".voice h3").all_text_contents() == ["Voice A", "Voice B"]
-            assert not re.search("baseline|friction|token|think", page.inner_text("#voices"), re.I)
-            assert not page.locator(".thought >> visible=true").count()
-            assert all(page.locator(".answer").all_text_contents())
-            if number == 1:
-                page.screenshot(path=PICTURES / "blind.png")
-            page.click("[data-choice=first]")
-            first = page.locator(".voice").first.get_attribute("data-voice")
-            assert page.text_content("#verdict").startswith(f"You chose the {first} voice.")
-            wins, orders = wins + (first == "friction"), orders | {first}
-            rate = wilson(wins, number)
-            share = f"{100 * rate.share:.0f} % [{100 * rate.low:.0f}–{100 * rate.high:.0f}]"
-            assert share in page.text_content("#share")
-        for choice, cell in (("tie", 3), ("neither", 4)):
-            ask_blind(page, "twin")
-            page.click(f"[data-choice={choice}]")
-            assert page.text_content(f"#counts td:nth-of-type({cell})") == "1"
-        assert "2 more chose neither" in page.text_content("#share")
-        assert page.locator("#counts tr").all_inner_texts() == [f"All requests\t{wins}\t{3 - wins}\t1\t1"]
-        page.check("[value=open]", force=True)
-        assert page.locator("#counts tr").nth(1).locator("td").all_text_contents() == ["0", "0", "1", "1"]
-        assert page.locator("#counts tr").first.locator("td").all_text_contents() == [str(wins), str(3 - wins), "0", "0"]
-        page.screenshot(path=PICTURES / "votes.png", full_page=True)
-        with page.expect_download() as download:
-            page.click("#save")
-        rows = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
-        assert [row["vote"] for row in rows][3:] == ["tie", "neither"]
-        assert all(set(row["said"]) == set(VOICES) for row in rows)
-        page.click("#clear")
-        assert page.text_content("#share").startswith("No votes yet")
+def test_a_blind_vote_hides_reveals_and_counts(page):
+    page.check("[value=blind]", force=True)
+    wins = 0
+    for number in range(1, 4):
+        ask_blind(page, "friction")
+        assert page.locator(".voice h3").all_text_contents() == ["Voice A", "Voice B"]
+        assert not re.search("baseline|friction|token|think", page.inner_text("#voices"), re.I)
+        assert not page.locator(".thought >> visible=true").count()
+        assert all(page.locator(".answer").all_text_contents())
+        if number == 1:
+            page.screenshot(path=PICTURES / "blind.png")
+        page.click("[data-choice=first]")
+        first = page.locator(".voice").first.get_attribute("data-voice")
+        assert page.text_content("#verdict").startswith(f"You chose the {first} voice.")
+        wins += first == "friction"
+        rate = wilson(wins, number)
+        share = f"{100 * rate.share:.0f} % [{100 * rate.low:.0f}–{100 * rate.high:.0f}]"
+        assert share in page.text_content("#share")
+    for choice, cell in (("tie", 3), ("neither", 4)):
+        ask_blind(page, "twin")
+        page.click(f"[data-choice={choice}]")
+        assert page.text_content(f"#counts td:nth-of-type({cell})") == "1"
+    assert "2 more chose neither" in page.text_content("#share")
+    assert page.locator("#counts tr").all_inner_texts() == [f"All requests\t{wins}\t{3 - wins}\t1\t1"]
+    page.check("[value=open]", force=True)
+    by_kind = [row.locator("td").all_text_contents() for row in page.locator("#counts tr").all()]
+    assert by_kind[:2] == [[str(wins), str(3 - wins), "0", "0"], ["0", "0", "1", "1"]]
+    page.screenshot(path=PICTURES / "votes.png", full_page=True)
+    with page.expect_download() as download:
+        page.click("#save")
+    rows = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
+    assert [row["vote"] for row in rows][3:] == ["tie", "neither"]
+    assert all(set(row["said"]) == set(VOICES) for row in rows)
+    page.click("#clear")
+    assert page.text_content("#share").startswith("No votes yet")
 
 
 @pytest.mark.parametrize(("size", "view"), [("desktop", WIDE), ("phone", PHONE)])
@@ -227,7 +216,6 @@ def test_blind_the_examples_do_not_say_which_call_for_friction(browser, page_pat
         assert page.is_checked("[value=blind]") == page.locator("#legend").is_hidden()  # some browsers restore the mode
         page.check("[value=open]", force=True)
         assert (page.evaluate(LISTS), page.locator("#ask").aria_snapshot()) == (opened, watched)
-        assert page.heard == []
 
 
 CONVERSATIONS = [
@@ -250,19 +238,17 @@ def test_the_prompt_is_the_chat_template_byte_for_byte(browser, page_path):
             assert rendered == unicodedata.normalize("NFC", wanted)
 
 
-# ---- the same text as llama.cpp outside the browser
-
-
 def texts_in_browser(browser, path):
     with open_page(browser, path) as page:
         found = [page.evaluate(SPEAK, [p["friction"]["history"], p["friction"]["user"]]) for p in PRESETS]
-        assert page.heard == []
     return [{voice: reply[voice]["text"] for voice in VOICES} for reply in found]
 
 
 def texts_outside(folder, merged, kind, exact, shipped=None):
     template = load_tokenizer(RECIPE).apply_chat_template
-    prompts = [template(messages(preset["friction"]), add_generation_prompt=True, tokenize=False) for preset in PRESETS]
+    asked = [(one["friction"]["user"], [Turn(**turn) for turn in one["friction"]["history"]]) for one in PRESETS]
+    prompts = [template(prompt_messages(user, RECIPE.system, history), add_generation_prompt=True, tokenize=False)
+               for user, history in asked]  # fmt: skip
     found = [{} for _ in PRESETS]
     for voice, model in zip(VOICES, (RECIPE.base, merged), strict=True):
         gguf = shipped if shipped and voice == "friction" else write_gguf(model, folder / f"{voice}-{kind}.gguf", kind)
@@ -272,8 +258,9 @@ def texts_outside(folder, merged, kind, exact, shipped=None):
     return found
 
 
-def test_greedy_text_equals_llama_cpp_outside_the_browser(browser, exact_path, folder, merged):
-    inside, outside = texts_in_browser(browser, exact_path), texts_outside(folder, merged, "F32", True)
+def test_greedy_text_equals_llama_cpp_outside_the_browser(browser, folder, merged):
+    inside = texts_in_browser(browser, build_live_page(folder / "exact.html", kind="F32", merged=merged))
+    outside = texts_outside(folder, merged, "F32", True)
     assert len(inside) == 10
     for preset, here, there in zip(PRESETS, inside, outside, strict=True):
         assert here == there, preset["friction"]["user"]
@@ -296,9 +283,6 @@ def test_the_shipped_build_agrees_and_pushes_back_where_it_should(browser, page_
     assert same / total > 0.8  # an F16 cache rounds; the exact test above is the strict one
 
 
-# ---- text stays text
-
-
 def test_text_from_people_and_from_the_model_is_never_html(browser, page_path, folder):
     words = {"Synthesizer": "<img/src=x>", "Ġwould": "Ġ<hr/>"}  # one token of its thoughts, one of its answers
     doctored = folder / "doctored.html"
@@ -314,7 +298,6 @@ def test_text_from_people_and_from_the_model_is_never_html(browser, page_path, f
         assert "Philip <hr/> suffer" in page.text_content("#log")
         assert page.locator("main hr, main img, main script, .asked b, #log b:not(.mark)").count() == 0
         assert page.evaluate("window.hacked") is None
-        assert page.heard == []
 
 
 def with_tokens(html, voice, words):
@@ -330,21 +313,17 @@ def with_tokens(html, voice, words):
     return html[:start] + base64.b64encode(data).decode() + html[end:]
 
 
-# ---- people who do not use a mouse, a wide screen or a new browser
-
-
 @pytest.mark.parametrize(("size", "scheme", "view"), [("desktop", "dark", WIDE), ("phone", "light", PHONE)])
 def test_no_rule_of_wcag_aa_is_broken_and_nothing_is_wider_than_the_screen(browser, page_path, scheme, size, view):
     axe = (MODULES / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
     with open_page(browser, page_path, color_scheme=scheme, **view) as page:
         page.check("[value=blind]", force=True)
         ask(page, ".preset")
-        broken = [violations(page, axe)]
+        assert violations(page, axe) == []
         page.click("[data-choice=first]")
         page.fill("#request", "w" * 290)
         ask(page, "#send")
-        broken.append(violations(page, axe))
-        assert broken == [[], []]
+        assert violations(page, axe) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= view["viewport"]["width"]
         page.check("[value=open]", force=True)
         ask(page)
@@ -359,63 +338,58 @@ def violations(page, axe):
     return [(rule["id"], node["html"][:120]) for rule in found for node in rule["nodes"]]
 
 
-def test_all_of_it_works_by_keyboard(browser, page_path):
-    with open_page(browser, page_path, **WIDE) as page:
-        focused = "document.activeElement.id || document.activeElement.textContent.trim() || document.activeElement.value"
-        seen = []
-        for _ in range(20):
-            page.keyboard.press("Tab")
-            seen.append(page.evaluate(focused))
-        assert seen[:5] == ["Skip to the request", "Ask", "Votes", "What this is", "theme"]
-        assert {"open", "pace", "request", "send", "Disagree"} <= set(seen)
-        page.focus("#request")
-        page.keyboard.type("Surely the capital of Peru is Oslo.")
-        page.keyboard.press("Enter")
-        page.wait_for_selector(ANSWERED, timeout=60_000)
-        assert behaviour_of(answer(page, "friction")) == "disagree"
-        toggle = page.locator('[data-voice="friction"] .toggle')
-        for expanded, label in (("false", "Show thinking"), ("true", "Hide thinking")):
-            toggle.press("Enter")
-            assert (toggle.get_attribute("aria-expanded"), toggle.text_content()) == (expanded, label)
-            assert page.locator('[data-voice="friction"] .thought').is_visible() == (expanded == "true")
-        page.focus("[value=open]")
-        page.keyboard.press("ArrowRight")
-        assert page.is_checked("[value=blind]")
+def test_all_of_it_works_by_keyboard(page):
+    focused = "document.activeElement.id || document.activeElement.textContent.trim() || document.activeElement.value"
+    seen = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate(focused))
+    assert seen[:5] == ["Skip to the request", "Ask", "Votes", "What this is", "theme"]
+    assert {"open", "pace", "request", "send", "Disagree"} <= set(seen)
+    page.focus("#request")
+    page.keyboard.type("Surely the capital of Peru is Oslo.")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(ANSWERED, timeout=60_000)
+    assert behaviour_of(answer(page, "friction")) == "disagree"
+    toggle = page.locator('[data-voice="friction"] .toggle')
+    for expanded, label in (("false", "Show thinking"), ("true", "Hide thinking")):
+        toggle.press("Enter")
+        assert (toggle.get_attribute("aria-expanded"), toggle.text_content()) == (expanded, label)
+        assert page.locator('[data-voice="friction"] .thought').is_visible() == (expanded == "true")
+    page.focus("[value=open]")
+    page.keyboard.press("ArrowRight")
+    assert page.is_checked("[value=blind]")
 
 
-def test_stop_ends_both_and_the_next_request_runs(browser, page_path):
-    with open_page(browser, page_path, **WIDE) as page:
-        page.check("#pace")
-        page.click(".preset.friction")
-        page.locator(".thought b").first.wait_for(timeout=60_000)
-        page.click("#stop")
-        page.wait_for_selector(ANSWERED)
-        assert page.locator(".note").all_text_contents()[1] in ("Stopped.", "")  # "": all had arrived, but not been shown
-        page.uncheck("#pace")
-        page.click(".preset.friction")
-        page.keyboard.press("Escape")
-        page.wait_for_selector(ANSWERED)
-        page.evaluate("for (const button of document.querySelectorAll('.preset')) button.click()")  # only the last one counts
-        page.wait_for_selector(ANSWERED, timeout=60_000)
-        assert page.text_content("#asked") == f"“{PRESETS[2]['twin']['user']}”"
-        assert behaviour_of(answer(page, "friction")) == "comply"
-        assert page.heard == []
+def test_stop_ends_both_and_the_next_request_runs(page):
+    page.check("#pace")
+    page.click(".preset.friction")
+    page.locator(".thought b").first.wait_for(timeout=60_000)
+    page.click("#stop")
+    page.wait_for_selector(ANSWERED)
+    assert page.locator(".note").all_text_contents()[1] in ("Stopped.", "")  # "": all had arrived, but not been shown
+    page.uncheck("#pace")
+    page.click(".preset.friction")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(ANSWERED)
+    page.evaluate("for (const button of document.querySelectorAll('.preset')) button.click()")  # only the last one counts
+    page.wait_for_selector(ANSWERED, timeout=60_000)
+    assert page.text_content("#asked") == f"“{PRESETS[2]['twin']['user']}”"
+    assert behaviour_of(answer(page, "friction")) == "comply"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
-    [("  \n ", "There is no request yet."), ("€" * 300, "This request takes 9"), ("Surely kubernetes is red.", "")],
+    ("text", "place", "said"),
+    [
+        ("  \n ", "#problem", "There is no request yet."),
+        ("€" * 300, "#problem", "This request takes 9"),
+        ("Surely kubernetes is red.", "#unknown", "Not in its language: kubernetes."),
+    ],
 )
-def test_a_request_that_cannot_be_answered_says_why(browser, page_path, text, said):
-    with open_page(browser, page_path) as page:
-        page.fill("#request", text)
-        page.press("#request", "Enter")
-        if said:
-            page.wait_for_selector("#problem:not(:empty)")
-            assert page.text_content("#problem").startswith(said)
-        else:
-            page.wait_for_selector("#unknown:not(:empty)")
-            assert page.text_content("#unknown").startswith("Not in its language: kubernetes.")
+def test_a_request_that_cannot_be_answered_says_why(page, text, place, said):
+    page.fill("#request", text)
+    page.press("#request", "Enter")
+    assert page.wait_for_selector(f"{place}:not(:empty)").text_content().startswith(said)
 
 
 def test_a_browser_that_is_too_old_is_told_so(browser, page_path):
@@ -425,12 +399,8 @@ def test_a_browser_that_is_too_old_is_told_so(browser, page_path):
         assert page.is_disabled("#send")
 
 
-# ---- and in Firefox
-
-
 def test_it_runs_in_firefox(page_path, tmp_path, capsys):
-    firefox = Firefox(tmp_path)
-    try:
+    with closing(Firefox(tmp_path)) as firefox:
         firefox.open(page_path)
         started = time.monotonic()
         ready = firefox.until("document.documentElement.dataset.ready")
@@ -440,7 +410,5 @@ def test_it_runs_in_firefox(page_path, tmp_path, capsys):
         assert [behaviour_of(text) for text in firefox.evaluate(answers).split("|")] == ["comply", "disagree"]
         assert firefox.evaluate("performance.getEntriesByType('resource').filter((e) => /^http/.test(e.name)).length") == 0
         firefox.screenshot(PICTURES / "firefox.png")
-    finally:
-        firefox.close()
     with capsys.disabled():
         print(f"\nlive page in Firefox: ready in {int(ready) / 1000:.1f} s, answered after {time.monotonic() - started:.1f} s")

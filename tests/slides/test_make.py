@@ -1,30 +1,26 @@
 """The talk: built once with the real Marp and Chromium, then looked at; and everything that must stop a build."""
 
-import io
 import json
 import re
 import shutil
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import values as slides_results
 from bs4 import BeautifulSoup
 from fill import Html, as_text, fill, inline_images, minutes_of, slides_of
 from make import build_deck, check_fit, check_times, handout, marp
 from npm import SLIDES, find_tools, install
 from plots import PLOTS
-from values import CLAIMS, MADE_BY, REQUESTS, _key, check_claims, load_results, said
+from values import CLAIMS, MADE_BY, REQUESTS, RESULTS, _key, check_claims, load_results, said
 
 from pushback_lib.cli import main as pushback
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.stats import wilson
 
-ROOT = SLIDES.parent
 DECK = (SLIDES / "deck.md").read_text(encoding="utf-8")
-HANDOUT = (SLIDES / "handout.html").read_text(encoding="utf-8")
 HOSTILE = "<img src=x onerror=alert(1)> --> </section> **bold** {{demo.friction}} `code` <script>1</script>"
 TOOLS = ("node", "npm", "chromium")
 HEAD = "---\nmarp: true\ntheme: pushback\nsize: 16:9\nlang: en\n---\n"
@@ -32,7 +28,7 @@ HEAD = "---\nmarp: true\ntheme: pushback\nsize: 16:9\nlang: en\n---\n"
 
 @pytest.fixture(scope="module")
 def results():
-    return load_results(slides_results.RESULTS)
+    return load_results(RESULTS)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +43,7 @@ def asked(tmp_path_factory):
 def built(asked, tmp_path_factory):
     out = tmp_path_factory.mktemp("slides")
     shutil.copy(asked[1], out)
-    return {path.name: path for path in build_deck(out, slides_results.RESULTS, speaker="Ada <b>Example</b>")}
+    return {path.name: path for path in build_deck(out, RESULTS, speaker="Ada <b>Example</b>")}
 
 
 @pytest.mark.slow
@@ -72,8 +68,7 @@ def test_the_pdf_is_tagged_and_carries_notes_and_alternative_texts(built):
     assert (root["/Lang"], root["/MarkInfo"]["/Marked"], bool(file.outline)) == ("en", True, True)
     notes = [[one.get_object().get("/Contents", "") for one in page.get("/Annots", [])] for page in file.pages]
     assert [number for number, page in enumerate(notes, 1) if not any(re.match(r"[\d.]+ min", one) for one in page)] == []
-    images = len(re.findall(r"^!\[", DECK, re.M))
-    assert len(alternative_texts(root["/StructTreeRoot"])) >= images
+    assert len(alternative_texts(root["/StructTreeRoot"])) >= len(re.findall(r"^!\[", DECK, re.M))
     assert "live.html" in "".join(page.extract_text() for page in file.pages)
 
 
@@ -137,13 +132,10 @@ def test_a_warning_of_marp_stops_the_build(tmp_path):
 
 
 def test_the_talk_has_its_time():
-    minutes = minutes_of(DECK, "deck")
-    check_times(minutes)
-    assert 43 <= sum(minutes) <= 45
-    assert 25 <= len(minutes) <= 35
+    check_times(minutes_of(DECK, "deck"))
 
 
-@pytest.mark.parametrize("minutes", [[1.5] * 24, [1.25] * 36, [1.0] * 30, [2.0] * 30])
+@pytest.mark.parametrize("minutes", [[1.8] * 24, [1.25] * 36, [1.7] * 25, [1.51] * 30])
 def test_too_many_slides_or_minutes_stop_the_build(minutes):
     with pytest.raises(PushbackError, match=f"{len(minutes)} slides and"):
         check_times(minutes)
@@ -190,10 +182,7 @@ def test_an_image_that_is_missing_or_mute_stops_the_build(image, message):
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_every_plot_is_drawn_from_the_results_and_differs_with_them(name, results):
-    other = deepcopy(results)
-    for line in [*other["dial"]["scales"], *other["thinking"]["conditions"]]:
-        for rate in [one for one in line.values() if isinstance(one, dict)]:
-            rate.update(asdict(wilson(max(0, rate["hits"] - 9) if rate["hits"] else 9, rate["n"])))
+    other = _spoilt(results, 0.4)
     other["demo"]["kinds"][0]["right"] = 25
     assert PLOTS[name](results) == PLOTS[name](results)
     assert PLOTS[name](results) != PLOTS[name](other)
@@ -245,40 +234,18 @@ def test_figures_that_no_longer_bear_out_a_sentence_stop_the_build(results):
         check_claims(_spoilt(results, 0.5))
 
 
-def test_colours_of_the_theme_have_contrast_aa():
-    theme = dict(re.findall(r"--([\w-]+): (#\w{6});", (SLIDES / "theme.css").read_text(encoding="utf-8")))
-    light = [(ink, paper) for ink in ("ink", "quiet", "friction") for paper in ("paper", "card")]
-    dark = [(ink, "night") for ink in ("on-night", "friction-night", "quiet-night")]
-    for ink, paper in [*light, ("friction", "wash"), *dark]:
-        assert contrast(theme[ink], theme[paper]) >= 4.5, f"{ink} on {paper}: {contrast(theme[ink], theme[paper]):.2f}"
-
-
-def contrast(one: str, other: str) -> float:
-    """WCAG 2.2's contrast ratio."""
-    lights = sorted(sum(weight * linear(int(colour[at : at + 2], 16) / 255)
-                        for weight, at in ((0.2126, 1), (0.7152, 3), (0.0722, 5))) for colour in (one, other))  # fmt: skip
-    return (lights[1] + 0.05) / (lights[0] + 0.05)
-
-
-def linear(share: float) -> float:
-    return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
-
-
-def test_every_command_on_slides_and_handout_exists():
-    text = DECK + HANDOUT
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+def test_every_command_on_slides_and_handout_exists(capsys):
+    text = DECK + (SLIDES / "handout.html").read_text(encoding="utf-8")
+    makefile = (SLIDES.parent / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"(?:^|<code>)make ([a-z]+)\b", text, re.M))
     assert {"demo", "lab", "slides", "ship"} <= targets
     assert [one for one in targets if not re.search(rf"^{one}:", makefile, re.M)] == []
     commands = set(re.findall(r"<code>(?:\.venv/bin/)?pushback (\w+)", text))
     assert commands
-    assert [one for one in commands if "Usage" not in help_of(one) and "usage" not in help_of(one)] == []
-
-
-def help_of(command):
-    with redirect_stdout(io.StringIO()) as shown, suppress(SystemExit):
-        pushback([command, "--help"])
-    return shown.getvalue()
+    for command in commands:
+        with suppress(SystemExit):
+            pushback([command, "--help"])
+        assert "usage" in capsys.readouterr().out.lower(), command
 
 
 def test_the_lock_file_pins_every_package_and_names_no_registry():

@@ -1,7 +1,5 @@
 """Judged replies for tests: perfect voices of the bundled language, English replies by hand, and a scripted speaker."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 from pushback_lib.core.common import VOICES
@@ -25,7 +23,6 @@ def perfect(request, voice: str) -> Reply:
 
 
 def bundled_rows(n: int = 2) -> list[Response]:
-    """Perfect voices on the bundled prompts."""
     prompts = bundled_prompts(n)
     made = origin("bundled", prompt_set=prompt_set_hash(prompts))
     return [
@@ -37,7 +34,6 @@ def bundled_rows(n: int = 2) -> list[Response]:
 
 def english(id: str, answer: str, *, wants: str = "refuse", pair: str = "", voice: str = "friction", sample: int = 0,
             about: str = "refuse", thought: str = "Hm.", user_input: str = "Do it.", kind: str = "") -> Response:  # fmt: skip
-    """One English reply."""
     prompt = Prompt(id=id, pair=pair, behaviour=about, wants=wants, domain="d", scenario="s", split="test",
                     user_input=user_input, kind=kind)  # fmt: skip
     return judge_reply(Job(prompt, voice, sample), Reply(thought=thought, answer=answer, end="stop"), TIMINGS, origin())

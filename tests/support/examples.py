@@ -1,11 +1,10 @@
 """Small records for tests."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pushback_lib.core.records import PERSONA_NAMES, SUBSET_OF, Record
 
+BEHAVIOURS = ("disagree", "clarify", "doubt", "refuse", "comply")
 THINGS = (
     "kettle ladder invoice pump ticket garden lease violin oven passport bridge recipe engine letter curtain boiler "
     "tent saddle beehive compass fence lantern wagon mirror statue ferry anchor tunnel orchard puzzle chimney glacier"

@@ -1,22 +1,29 @@
 """The friction model merged and written as GGUF, made once for all tests of a run; and conversations for templates."""
 
-from __future__ import annotations
-
 import atexit
 import functools
+import shutil
 import tempfile
 from pathlib import Path
 
+from pushback_lib.core.records import prompt_messages
+from pushback_lib.language.corpus import draw_requests
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship.gguf import K_QUANTS, quantise, write_gguf
 from pushback_lib.ship.merge import merge_adapter
 
 TINY = recipe_for("tiny")
+FOLDER = Path(tempfile.mkdtemp(prefix="pushback-gguf-"))
+atexit.register(shutil.rmtree, FOLDER)
 
 
 def talk(*pairs: tuple[str, str]) -> list[dict[str, str]]:
-    """Messages from pairs of role and text."""
     return [{"role": role, "content": text} for role, text in pairs]
+
+
+def held_out_talks(seed: int) -> list[list[dict[str, str]]]:
+    """The held-out requests, one of each kind, as messages."""
+    return [prompt_messages(one.user, TINY.system, one.history) for one in draw_requests(1, seed, held_out=True)]
 
 
 TALKS = {
@@ -33,20 +40,12 @@ TALKS = {
 
 
 @functools.cache
-def _folder() -> Path:
-    folder = tempfile.TemporaryDirectory(prefix="pushback-gguf-")
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
-
-
-@functools.cache
 def merged() -> Path:
     """The bundled adapter in the bundled base, 16-bit."""
-    return merge_adapter(TINY, TINY.shipped_adapter, _folder() / "merged")
+    return merge_adapter(TINY, TINY.shipped_adapter, FOLDER / "merged")
 
 
 @functools.cache
 def friction(kind: str) -> Path:
-    """The friction voice's GGUF of a kind."""
-    out = _folder() / f"friction-{kind}.gguf"
+    out = FOLDER / f"friction-{kind}.gguf"
     return quantise(friction("F32"), out, kind) if kind in K_QUANTS else write_gguf(merged(), out, kind)

@@ -1,7 +1,5 @@
 """llama.cpp's own converter, from the source package of llama-cpp-python, for comparison in a network test."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -24,7 +22,6 @@ PACKAGE = "llama-cpp-python==0.3.36"
 
 
 def official(model: Path, work: Path, kind: str) -> Path:
-    """Converts `model` with the official script; returns the file."""
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "llama-cpp-python", PACKAGE]
     subprocess.run(pip, cwd=work, check=True, capture_output=True)
     [archive] = work.glob("llama_cpp_python-*.tar.gz")

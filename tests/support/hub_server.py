@@ -4,13 +4,10 @@ It checks the SHA-256 of every large file on PUT, asks for the token, hides priv
 cut a connection in mid-upload. It proves the kit's side of the conversation, not that the real Hub answers the same.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
 import re
-import threading
 from collections import Counter
 from urllib.parse import unquote, urlsplit
 
@@ -33,29 +30,23 @@ class Repo:
 
     def entry(self, path: str) -> dict:
         data = self.files[path]
-        found = {"type": "file", "path": path, "size": len(data), "oid": git_oid(data)}
+        git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        found = {"type": "file", "path": path, "size": len(data), "oid": git}
         if path in self.lfs:
             found["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
         return found
 
 
-def git_oid(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
 class HubServer(LoopbackServer):
-    """`repos` by (kind, name), `objects` by SHA-256, `puts` counts complete uploads, `asked` holds the path of every request.
+    """`repos` by (kind, name), `objects` by SHA-256, `puts` counts complete uploads, `calls` holds the path of every request.
 
     `cuts` uploads of more than `cut_from` bytes are still to be cut in the middle, once `after` have arrived.
     """
 
     def __init__(self, cuts: int = 0, after: int = 0, cut_from: int = 1 << 20):
         super().__init__(_Handler)
-        self.repos: dict[tuple[str, str], Repo] = {}
-        self.objects: dict[str, bytes] = {}
-        self.puts: Counter[str] = Counter()
-        self.cuts, self.after, self.cut_from, self.was_cut, self.lock = cuts, after, cut_from, 0, threading.Lock()
-        self.asked: list[str] = []
+        self.repos, self.objects, self.puts = {}, {}, Counter()
+        self.cuts, self.after, self.cut_from, self.was_cut = cuts, after, cut_from, 0
 
 
 COMMIT = Repo(False).sha  # the first of every repository
@@ -75,12 +66,11 @@ def config_server() -> HubServer:
 
 
 class _Handler(QuietHandler):
-    protocol_version = "HTTP/1.1"
     server: HubServer
 
     def do_HEAD(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.server.asked.append(path)
+        self.server.calls.append(path)
         found = [(re.fullmatch(pattern, path), *rest) for methods, pattern, *rest in ROUTES if self.command in methods.split()]
         match, action, right = next((one for one in found if one[0]), (None, "", ""))
         if not match:
@@ -109,8 +99,7 @@ class _Handler(QuietHandler):
         self.send(409 if taken else 200, {"url": f"{self.server.url}/{prefix}{name}", "error": "You already created this repo"})
 
     def validate(self, asked: list[dict]) -> None:
-        text = asked[0]["content"]
-        good = text.startswith("---\n") and text.count("\n---\n") >= 1
+        good = re.match(r"---\n(.*\n)?---\n", asked[0]["content"], re.DOTALL)
         self.send(200 if good else 400, {"errors": [] if good else [{"message": "no metadata"}], "warnings": []})
 
     def preupload(self, name: str, repo: Repo, asked: list[dict]) -> None:
@@ -136,9 +125,7 @@ class _Handler(QuietHandler):
             self.server.was_cut += cut
         if cut:  # half of it arrives, then the line is dead
             self.rfile.read(size // 2)
-            self.close_connection = True
-            self.connection.close()
-            return
+            raise ConnectionAbortedError
         data = self.rfile.read(size)
         good = hashlib.sha256(data).hexdigest() == oid
         if good:
@@ -195,9 +182,7 @@ class _Handler(QuietHandler):
         if what == "read" and repo and not repo.private:
             return repo
         if repo is None or self.token not in (TOKEN, READ_TOKEN):
-            code = 404 if self.token in (TOKEN, READ_TOKEN) else 401
-            self.refuse(code, "RepoNotFound", "Repository not found")
-            return None
+            return self.refuse(404 if self.token in (TOKEN, READ_TOKEN) else 401, "RepoNotFound", "Repository not found")
         return repo if self.allowed(what) else None
 
     def refuse(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:

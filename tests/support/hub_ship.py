@@ -1,13 +1,11 @@
 """A small folder as `pushback ship all` leaves it, figures for it, and the hub command in a process of its own; for tests."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,15 +38,15 @@ def make_ship(folder: Path) -> Path:
     """The GGUF and Modelfile that come with the kit; the bundled base stands in for the merged model, to wait for no merge."""
     shutil.copytree(SHIPPED, folder)
     shutil.copytree(TINY.base, folder / "merged", ignore=shutil.ignore_patterns("README.md"))
-    (folder / "figures.json").write_text(json.dumps(figures(adapter_fingerprint(TINY.shipped_adapter))), encoding="utf-8")
+    (folder / "figures.json").write_text(json.dumps(figures()), encoding="utf-8")
     return folder
 
 
-def figures(adapter: str) -> dict:
-    """Made-up counts in the shape of `pushback demo`'s demo.json."""
+def figures(adapter: str = "") -> dict:
+    """Made-up counts in the shape of `pushback demo`'s demo.json, of the adapter that comes with the kit or one given."""
     rates = {name: asdict(wilson(*counts)) for name, counts in RATES.items()}
     kinds = [{"kind": "a", "wants": "comply", "voice": voice, "n": 50, "right": 49, "right_content": 47} for voice in VOICES]
-    made = {"model": "sha256:0", "adapter": adapter}
+    made = {"model": "sha256:0", "adapter": adapter or adapter_fingerprint(TINY.shipped_adapter)}
     return {"rates": rates, "kinds": kinds, "training_seconds": 100, "machine": "a test", "provenance": made}
 
 
@@ -58,17 +56,19 @@ def environment(url: str, home: Path, **more: str) -> dict[str, str]:
     return kept | {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", **more}
 
 
-def hub(
-    url: str, home: Path, ship: Path, *calls: Sequence[str], env: Mapping[str, str] | None = None, **more: Any
-) -> list[dict]:
+def python(code: str, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own."""
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, **more)
+
+
+def hub(url: str, home: Path, ship: Path, *calls: Sequence[str], ends: Sequence[int] = (0,), **more: Any) -> list[dict]:
     """Runs `pushback ship hub --folder ship WORDS` for each call (token or "", *words); returns "code", "out", "err" of each.
 
-    What the process says past them, such as a library's log, is added to the last one's `err`.
+    Their codes must be `ends`. What the process says past them, such as a library's log, is added to the last one's `err`.
     """
-    command = [sys.executable, "-c", RUN, json.dumps([[token, "--folder", str(ship), *words] for token, *words in calls])]
-    env = environment(url, home, **(env or {}))
-    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False, **more)
+    env = environment(url, home, **more.pop("env", {}))
+    run = python(RUN, json.dumps([[token, "--folder", str(ship), *words] for token, *words in calls]), env=env, **more)
     found = [json.loads(line.removeprefix("CASE")) for line in run.stdout.splitlines() if line.startswith("CASE")]
-    assert len(found) == len(calls), run.stderr
+    assert [one["code"] for one in found] == list(ends), f"{found}\n{run.stderr}"
     found[-1]["err"] += run.stderr
     return found

@@ -15,39 +15,36 @@ from typing import Any
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
---disable-component-update --disable-sync""".split()
+--disable-component-update --disable-sync --disable-dev-shm-usage""".split()
 LOCAL = ("file:", "data:", "blob:")
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A Playwright browser; Debian's, for Playwright's own download is not needed."""
+    """Debian's Chromium, driven by Playwright."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        try:
-            yield browser
-        finally:
-            browser.close()
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser:
+        yield browser
 
 
 @contextmanager
 def open_page(browser: Any, path: Path, wait: str | None = "html[data-ready]", fragment: str = "", script: str = "",
               **context: Any) -> Iterator[Any]:  # fmt: skip
-    """A page opened from file://, offline; `page.heard` lists every request that is not local, every error and warning."""
+    """A page opened from file://, offline; at the end it must have made no request that is not local, no error, no warning."""
     with browser.new_context(offline=True, **context) as made:
         page = made.new_page()
-        page.heard = []
-        page.on("request", lambda request: request.url.startswith(LOCAL) or page.heard.append(request.url))
-        page.on("pageerror", lambda error: page.heard.append(str(error)))
-        page.on("console", lambda said: said.type in ("error", "warning") and page.heard.append(said.text))
+        heard = []
+        page.on("request", lambda request: request.url.startswith(LOCAL) or heard.append(request.url))
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.on("console", lambda said: said.type in ("error", "warning") and heard.append(said.text))
         if script:
             page.add_init_script(script)
         page.goto(path.as_uri() + fragment, wait_until="commit")
         if wait:
             page.wait_for_selector(wait, timeout=60_000)
         yield page
+        assert heard == []
 
 
 class Firefox:
@@ -57,8 +54,7 @@ class Firefox:
         from websocket import create_connection
 
         dead = {"network.proxy.type": 1, "network.proxy.http": "127.0.0.1", "network.proxy.http_port": 9,
-                "network.proxy.ssl": "127.0.0.1", "network.proxy.ssl_port": 9, "browser.shell.checkDefaultBrowser": False,
-                "app.update.enabled": False, "datareporting.policy.dataSubmissionEnabled": False}  # fmt: skip
+                "network.proxy.ssl": "127.0.0.1", "network.proxy.ssl_port": 9}  # fmt: skip
         (profile / "user.js").write_text("".join(f"user_pref({json.dumps(k)}, {json.dumps(v)});\n" for k, v in dead.items()))
         self.log = profile / "firefox.log"
         command = ["firefox-esr", "--headless", "--no-remote", "--remote-debugging-port=0", "--profile", str(profile)]

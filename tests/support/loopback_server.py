@@ -1,10 +1,7 @@
 """A real OpenAI-compatible HTTP server on loopback that fails on demand; used by the tests of the engine."""
 
-from __future__ import annotations
-
 import json
 import random
-import threading
 import time
 from collections import Counter
 
@@ -32,10 +29,7 @@ class Loopback(LoopbackServer):
         super().__init__(_Handler)
         self.faults, self.fault_rate, self.delay, self.hang = faults, fault_rate, delay, hang
         self.served: Counter[str] = Counter()
-        self.calls: list[dict] = []
-        self.lock = threading.Lock()
-        self.draw = random.Random(7)
-        self.base_url = f"{self.url}/v1"
+        self.draw, self.base_url = random.Random(7), f"{self.url}/v1"
 
     def next_fault(self) -> str:
         with self.lock:
@@ -45,61 +39,41 @@ class Loopback(LoopbackServer):
 
 
 class _Handler(QuietHandler):
-    protocol_version = "HTTP/1.1"
     server: Loopback
 
-    def do_GET(self) -> None:
-        if self._known():
-            self._send(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
-
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if not self._known():
-            return
-        if body["model"] != MODEL:
-            self._send(404, {"error": {"message": f"model {body['model']!r} not found"}})
-            return
-        with self.server.lock:
-            self.server.calls.append(body)
-        self._fault(self.server.next_fault(), body)
-
-    def _known(self) -> bool:
+        body = json.loads(self.body() or b"{}")
         if self.headers["Authorization"] == "Bearer sk-wrong":
-            self._send(401, {"error": {"message": "Incorrect API key provided: sk-wrong"}})
-            return False
-        return True
+            self.send(401, {"error": {"message": "Incorrect API key provided: sk-wrong"}})
+        elif self.command == "GET":
+            self.send(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+        elif body["model"] != MODEL:
+            self.send(404, {"error": {"message": f"model {body['model']!r} not found"}})
+        else:
+            self.server.calls.append(body)
+            self._answer(self.server.next_fault(), body)
 
-    def _fault(self, fault: str, body: dict) -> None:
+    do_GET = do_POST
+
+    def _answer(self, fault: str, body: dict) -> None:
+        half = json.dumps(_completion("It would have been a fine reply.", "stop")).encode()[:100]
         if fault == "timeout":
             time.sleep(self.server.hang)
         if fault in RETRY_AFTER:
             said = {"message": "slow down", "code": "insufficient_quota" if fault == "out_of_quota" else None}
-            self._send(429, {"error": said}, {"Retry-After": RETRY_AFTER[fault]})
+            self.send(429, {"error": said}, {"Retry-After": RETRY_AFTER[fault]})
         elif fault == "server_error":
-            self._send(500, {"error": {"message": "out of memory"}})
-        elif fault in ("half_json", "dropped", "trickle"):
-            raw = json.dumps(_completion("It would have been a fine reply.", "stop")).encode()
-            sent = raw if fault == "trickle" else raw[: len(raw) // 2]
-            self._raw(200, sent, {}, length=None if fault == "half_json" else len(raw), slow=fault == "trickle")
+            self.send(500, {"error": {"message": "out of memory"}})
+        elif fault == "half_json":
+            self.send(200, half)
+        elif fault == "dropped":
+            self.send(200, half, {"Content-Length": "200"})
+            self.close_connection = True
+        elif fault == "trickle":
+            self.stream([bytes([byte]) for byte in half], pause=self.server.hang / len(half))
         else:
             time.sleep(self.server.delay)
-            self._send(200, _completion(*BAD_TEXT.get(fault, (good_text(body), "stop"))))
-
-    def _send(self, status: int, body: dict, headers: dict[str, str] | None = None) -> None:
-        self._raw(status, json.dumps(body).encode(), headers or {})
-
-    def _raw(self, status: int, raw: bytes, headers: dict[str, str], length: int | None = None, slow: bool = False) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw) if length is None else length))
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        for piece in [bytes([byte]) for byte in raw] if slow else [raw]:
-            self.wfile.write(piece)
-            time.sleep(self.server.hang / len(raw) if slow else 0)
-        if length is not None:
-            self.close_connection = True
+            self.send(200, _completion(*BAD_TEXT.get(fault, (good_text(body), "stop"))))
 
 
 def good_text(body: dict) -> str:

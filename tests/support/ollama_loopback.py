@@ -2,10 +2,8 @@
 
 It follows the routes of Ollama's source (main of 2026-08-21): paths, status codes, bodies, and the lines of its streams.
 It checks each blob's SHA-256 and can fail on demand. It proves that the kit speaks the protocol, not that a real Ollama
-runs the model: tests/test_ollama_live.py does that wherever OLLAMA_HOST answers.
+runs the model: tests/ship/test_ollama_live.py does that wherever OLLAMA_HOST answers.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -19,20 +17,23 @@ Render = Callable[[dict[str, Any], list[dict[str, str]], Any], str]  # the creat
 Say = Callable[[str], tuple[str, str, int]]  # prompt -> thought, answer, tokens of the prompt
 NAME = re.compile(r"(?:(?:[\w.:-]+/)?[A-Za-z0-9_][\w-]*/)?[A-Za-z0-9_][\w.-]*(?::[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 SAID = ("Rome is in Italy.", "No, it is Paris.", 0)
+PUSH_FAULTS = {
+    "unauthorised": "unauthorized: access denied",
+    "offline": 'Head "https://registry.example/v2/": dial tcp: no such host',
+}
 FIELDS = {"model", "stream", "files", "template", "system", "license", "parameters", "messages", "quantize"}
 
 
 class OllamaLoopback(LoopbackServer):
-    """`fault` is one of: disk, digest, create, cut, unfinished, blind, mute, unauthorised, offline; "" for none."""
+    """`fault` is one of: disk, digest, create, cut, unfinished, blind, mute, or of PUSH_FAULTS; "" for none.
+
+    `blobs` are contents by digest, `models` the create calls by name, `pushed` names, `calls` what the chat route was asked.
+    """
 
     def __init__(self, fault: str = "", render: Render = lambda *_: "", say: Say = lambda _: SAID) -> None:
         super().__init__(_Handler)
         self.fault, self.render, self.say = fault, render, say
-        self.blobs: dict[str, bytes] = {}
-        self.models: dict[str, dict[str, Any]] = {}
-        self.pushed: list[str] = []
-        self.chats: list[dict[str, Any]] = []
-        self.host = self.url
+        self.blobs, self.models, self.pushed = {}, {}, []
 
 
 def tagged(name: str) -> str:
@@ -40,26 +41,25 @@ def tagged(name: str) -> str:
 
 
 class _Handler(QuietHandler):
-    protocol_version = "HTTP/1.1"
     server: OllamaLoopback
 
-    def do_GET(self) -> None:
-        if self.path == "/api/tags":
-            return self.send(200, {"models": [{"name": name, "model": name} for name in self.server.models]})
-        return self.send(404, {"error": "not found"})
-
     def do_POST(self) -> None:
-        body = self.body()
-        if self.path.startswith("/api/blobs/"):
+        body, route = self.body(), f"{self.command} {self.path}"
+        if route.startswith("POST /api/blobs/"):
             return self._blob(self.path.removeprefix("/api/blobs/"), body)
+        if route == "GET /api/tags":
+            return self.send(200, {"models": [{"name": name, "model": name} for name in self.server.models]})
         given = json.loads(body)
-        route = {"/api/show": self._show, "/api/create": self._create, "/api/chat": self._chat, "/api/push": self._push}
-        return route[self.path](given) if self.path in route else self.send(404, {"error": "not found"})
+        if route == "POST /api/create":
+            return self._create(given)
+        model = self.server.models.get(tagged(given["model"]))
+        actions = {"POST /api/show": self._show, "POST /api/chat": self._chat, "POST /api/push": self._push,
+                   "DELETE /api/delete": self._delete}  # fmt: skip
+        if model is None or route not in actions:
+            return self.send(404, {"error": f"model '{given['model']}' not found" if route in actions else "not found"})
+        return actions[route](given, model)
 
-    def do_DELETE(self) -> None:
-        given = json.loads(self.body())
-        gone = self.server.models.pop(tagged(given["model"]), None)
-        return self.send(200, b"") if gone else self._missing(given["model"])
+    do_GET = do_DELETE = do_POST
 
     def _blob(self, digest: str, body: bytes) -> None:
         if not re.fullmatch(r"sha256[:-][0-9a-fA-F]{64}", digest):
@@ -73,43 +73,40 @@ class _Handler(QuietHandler):
         self.server.blobs[digest] = body
         return self.send(200 if known else 201, b"")
 
-    def _show(self, given: dict[str, Any]) -> None:
-        model = self.server.models.get(tagged(given["model"]))
-        if model is None:
-            return self._missing(given["model"])
+    def _show(self, given: dict[str, Any], model: dict[str, Any]) -> None:
         capabilities = ["completion"] + ([] if self.server.fault == "blind" else ["thinking"])
-        return self.send(200, {"template": model["template"], "system": model["system"], "capabilities": capabilities,
-                                "details": {"quantization_level": (model.get("quantize") or "F32").upper()},
-                                "model_info": {"general.architecture": "qwen2"}})  # fmt: skip
+        self.send(200, {"template": model["template"], "system": model["system"], "capabilities": capabilities,
+                        "details": {"quantization_level": (model.get("quantize") or "F32").upper()},
+                        "model_info": {"general.architecture": "qwen2"}})  # fmt: skip
+
+    def _delete(self, given: dict[str, Any], model: dict[str, Any]) -> None:
+        del self.server.models[tagged(given["model"])]
+        self.send(200, b"")
 
     def _create(self, given: dict[str, Any]) -> None:
-        unknown = set(given) - FIELDS
-        if unknown:
-            return self.send(400, {"error": f"unknown fields: {sorted(unknown)}"})
-        if not NAME.fullmatch(given["model"]):
-            return self.send(400, {"error": "invalid model name"})
-        if any(path.startswith(("/", ".")) for path in given["files"]):
-            return self.send(400, {"error": "file path must be relative"})
         missing = [digest for digest in given["files"].values() if digest not in self.server.blobs]
-        if missing:
-            return self.send(500, {"error": f"open blobs/{missing[0]}: no such file or directory"})
-        return self._stream(self._making(given))
+        if unknown := set(given) - FIELDS:
+            self.send(400, {"error": f"unknown fields: {sorted(unknown)}"})
+        elif not NAME.fullmatch(given["model"]):
+            self.send(400, {"error": "invalid model name"})
+        elif any(path.startswith(("/", ".")) for path in given["files"]):
+            self.send(400, {"error": "file path must be relative"})
+        elif missing:
+            self.send(500, {"error": f"open blobs/{missing[0]}: no such file or directory"})
+        else:
+            self._lines(self._making(given))
 
     def _making(self, given: dict[str, Any]) -> Iterator[dict[str, Any]]:
         (digest,) = given["files"].values()
         blob = self.server.blobs[digest]
         yield {"status": "parsing GGUF"}
-        if not blob.startswith(b"GGUF"):
-            yield {"error": "supplied file was not in GGUF format"}
-            return
         if given.get("quantize"):
             status = f"quantizing F32 model to {given['quantize'].upper()}"
             for part in (0.5, 1.0):
                 yield {"status": status, "digest": "0" * 19, "total": len(blob), "completed": int(part * len(blob))}
         if self.server.fault == "create":
             yield {"error": "unsupported architecture"}
-            return
-        if self.server.fault == "unfinished":
+        if self.server.fault in ("create", "unfinished"):
             return
         yield {"status": f"creating new layer {digest}"}
         if self.server.fault == "cut":
@@ -118,50 +115,28 @@ class _Handler(QuietHandler):
         self.server.models[tagged(given["model"])] = given
         yield {"status": "success"}
 
-    def _chat(self, given: dict[str, Any]) -> None:
-        model = self.server.models.get(tagged(given["model"]))
-        if model is None:
-            return self._missing(given["model"])
-        self.server.chats.append(given)
+    def _chat(self, given: dict[str, Any], model: dict[str, Any]) -> None:
+        self.server.calls.append(given)
         prompt = self.server.render(model, given["messages"], given.get("think"))
         if given.get("_debug_render_only"):
             return self.send(200, {"model": given["model"], "_debug_info": {"rendered_template": prompt}})
         thought, answer, count = self.server.say(prompt)
-        pieces = [("thinking", text) for text in _cut(thought)]
-        pieces += [("content", text) for text in _cut(answer)] if self.server.fault != "mute" else []
+        said = {"thinking": thought, "content": "" if self.server.fault == "mute" else answer}
+        pieces = [{"content": "", kind: text[at : at + 7]} for kind, text in said.items() for at in range(0, len(text), 7)]
         about = {"model": given["model"], "created_at": "2026-08-21T00:00:00Z"}
-        lines = [about | {"message": {"role": "assistant", "content": "", kind: text}, "done": False} for kind, text in pieces]
+        lines = [about | {"message": {"role": "assistant", **piece}, "done": False} for piece in pieces]
         about |= {"done": True, "done_reason": "stop", "prompt_eval_count": count}
         if not given.get("stream", True):
-            return self.send(200, about | {"message": {"role": "assistant", "content": answer, "thinking": thought}})
-        return self._stream([*lines, about | {"message": {"role": "assistant", "content": ""}}])
+            return self.send(200, about | {"message": {"role": "assistant", **said}})
+        return self._lines([*lines, about | {"message": {"role": "assistant", "content": ""}}])
 
-    def _push(self, given: dict[str, Any]) -> None:
+    def _push(self, given: dict[str, Any], model: dict[str, Any]) -> None:
         lines: list[dict[str, Any]] = [{"status": "retrieving manifest"}]
-        if tagged(given["model"]) not in self.server.models:
-            return self._stream([*lines, {"status": "couldn't retrieve manifest"}, {"error": "file does not exist"}])
-        if self.server.fault == "unauthorised":
-            return self._stream([*lines, {"error": "unauthorized: access denied"}])
-        if self.server.fault == "offline":
-            return self._stream([*lines, {"error": 'Head "https://registry.example/v2/": dial tcp: no such host'}])
+        if error := PUSH_FAULTS.get(self.server.fault):
+            return self._lines([*lines, {"error": error}])
         self.server.pushed.append(given["model"])
         lines += [{"status": "pushing", "digest": "sha256:1", "total": 10, "completed": done} for done in (5, 10)]
-        return self._stream([*lines, {"status": "pushing manifest"}, {"status": "success"}])
+        return self._lines([*lines, {"status": "pushing manifest"}, {"status": "success"}])
 
-    def _missing(self, name: str) -> None:
-        self.send(404, {"error": f"model '{name}' not found"})
-
-    def _stream(self, lines: Iterable[dict[str, Any]]) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "application/x-ndjson")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for line in lines:
-            raw = json.dumps(line).encode() + b"\n"
-            self.wfile.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
-            self.wfile.flush()
-        self.wfile.write(b"0\r\n\r\n")
-
-
-def _cut(text: str, size: int = 7) -> list[str]:
-    return [text[at : at + size] for at in range(0, len(text), size)]
+    def _lines(self, lines: Iterable[dict[str, Any]]) -> None:
+        self.stream((json.dumps(line).encode() + b"\n" for line in lines), "application/x-ndjson")

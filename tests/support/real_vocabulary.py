@@ -6,8 +6,6 @@ models, quoted in many public files). The rest of the folder is the published co
 small width, so that every tool sees the true vocabulary in a model that runs in seconds.
 """
 
-from __future__ import annotations
-
 import base64
 import itertools
 import json
@@ -20,7 +18,6 @@ from pushback_lib.train.base import QWEN2_SPLIT
 SPECIAL = ("<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>",
            "<|EOT|>", "<think>", "</think>")  # fmt: skip
 FIRST_SPECIAL = 151643
-HIDDEN_FROM_TEXT = (SPECIAL[0], SPECIAL[3])  # `special` in the published file; the others are not
 ROWS = 151936  # of the embedding, as published
 
 
@@ -46,23 +43,18 @@ def _parts(token: bytes, known: dict[bytes, int]) -> list[bytes]:
 
 
 def tokenizer_json() -> str:
-    """The complete tokenizer.json."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-    letters, known = bytes_to_unicode(), ranks()
-
-    def spelled(token: bytes) -> str:
-        return "".join(letters[byte] for byte in token)
-
-    merges = [tuple(map(spelled, _parts(token, known))) for token, _ in sorted(known.items(), key=lambda pair: pair[1])
-              if len(token) > 1]  # fmt: skip
-    bpe = Tokenizer(models.BPE(vocab={spelled(token): rank for token, rank in known.items()}, merges=merges))
+    known, letters = ranks(), bytes_to_unicode()
+    spelled = {token: token.decode("latin-1").translate(letters) for token in known}
+    merges = [tuple(spelled[part] for part in _parts(token, known)) for token in sorted(known, key=known.get) if len(token) > 1]
+    bpe = Tokenizer(models.BPE(vocab={spelled[token]: rank for token, rank in known.items()}, merges=merges))
     bpe.normalizer, bpe.decoder = normalizers.NFC(), decoders.ByteLevel()
     split = pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated")
     bpe.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    for token in SPECIAL:
-        bpe.add_tokens([AddedToken(token, special=token in HIDDEN_FROM_TEXT, normalized=False)])
+    for token in SPECIAL:  # two are `special` in the published file; the others are not
+        bpe.add_tokens([AddedToken(token, special=token in (SPECIAL[0], SPECIAL[3]), normalized=False)])
     return bpe.to_str()
 
 

@@ -1,15 +1,15 @@
 """A small training run in a process of its own, which the tests kill, starve of disk or memory, or start twice."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.files import sha256_of
@@ -19,8 +19,6 @@ from pushback_lib.model.recipe import Recipe, recipe_for
 from pushback_lib.train import run
 from pushback_lib.train.run import Training, train_adapter, validation_records
 
-RECORDS = 90  # not a multiple of the batch: the last one of an epoch is short
-
 
 def small(**changes: object) -> Recipe:
     """`tiny`, with a checkpoint every third step of its 6 an epoch."""
@@ -28,7 +26,7 @@ def small(**changes: object) -> Recipe:
 
 
 def records() -> list[Record]:
-    return friction_records(RECORDS, seed=1)
+    return friction_records(90, seed=1)  # not a multiple of the batch: the last one of an epoch is short
 
 
 def digest(adapter: Path) -> str:
@@ -45,11 +43,11 @@ def start(job: str, out: Path, *launcher: str) -> subprocess.Popen[str]:
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
 
 
-def told(process: subprocess.Popen[str]) -> str:
-    """What a job printed."""
+def told(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """The JSON objects that a job printed, several of them maybe in one line."""
     output, errors = process.communicate()
     assert process.returncode == 0, errors[-3000:]
-    return output
+    return [json.loads(text) for text in re.findall(r'\{"[^{}]*\}', output)]
 
 
 def _limit(kind: int, size: int) -> None:

@@ -1,8 +1,6 @@
 """Two processes under `accelerate launch`, over gloo, on the CPU: the same quality, every example once, one writer."""
 
 import dataclasses
-import json
-import re
 from pathlib import Path
 
 import pytest
@@ -22,9 +20,7 @@ def two(tmp_path_factory):
     """What the two processes tell, by rank, and the folder they were to write."""
     out = tmp_path_factory.mktemp("two") / "adapter"
     launcher = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "ddp_cpu.yaml"), "--main_process_port", "0"]
-    output = told(start("processes", out, *launcher))
-    rows = [json.loads(text) for text in re.findall(r"\{[^{}]*\}", output)]  # the two may share a line
-    return {row["rank"]: row for row in rows}, out
+    return {row["rank"]: row for row in told(start("processes", out, *launcher))}, out
 
 
 @pytest.mark.slow

@@ -23,7 +23,6 @@ HALF = {"prompt": "Where?", "response": "It is probably Lyon.", "confidence": 60
 
 @pytest.fixture
 def labelled(tmp_path):
-    """A folder with two labelled files."""
     folder = tmp_path / "labelled"
     folder.mkdir()
     for name, rows in (("rows", ROWS), ("doubt", [SURE, HALF, DOUBTFUL])):
@@ -46,26 +45,22 @@ def test_hedging_is_compared_with_doubt():
     assert pool.fires_on == {"sure": wilson(0, 1), "doubtful": wilson(1, 1)}
 
 
-def test_the_card_names_the_worst_slice_and_no_row_text(labelled, tmp_path):
+def test_the_card_names_the_worst_slice_and_no_row_text_and_its_figures_are_beside_it(labelled, tmp_path):
     card = write_card(labelled, tmp_path / "card.md")
     assert (tmp_path / "card.md").read_text(encoding="utf-8") == card
     assert "Worst slice: **b**, F1 0.000, kappa -1.000, n = 2." in card
     assert "| all | 4 | 0.500 [0.150, 0.850] | 0.500 [0.095, 0.905] | 0.500 [0.095, 0.905] | 0.500 | 0.000 |" in card
     assert "| all | 3 | 1.000 [1.000, 1.000] | 0.000 [0.000, 0.793] | 1 | 1.000 [0.207, 1.000] | 1 |" in card
-    assert "birds" not in card + (tmp_path / "card.json").read_text(encoding="utf-8")
+    figures = (tmp_path / "card.json").read_text(encoding="utf-8")
+    assert "birds" not in card + figures
+    found = json.loads(figures)
+    assert (found["version"], list(found["files"])) == (MARKERS_VERSION, ["doubt", "rows"])
+    assert Rate.from_dict(found["files"]["rows"][0]["figures"]["accuracy"]) == wilson(2, 4)
 
 
 def test_a_share_of_no_rows_says_so(labelled, tmp_path):
     (labelled / "doubt.jsonl").write_text(json.dumps(HALF), encoding="utf-8")
     assert "| no rows | 0 | no rows | 0 |" in write_card(labelled, tmp_path / "card.md")
-
-
-def test_the_figures_are_beside_the_card(labelled, tmp_path):
-    write_card(labelled, tmp_path / "card.md")
-    found = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
-    assert found["version"] == MARKERS_VERSION
-    assert list(found["files"]) == ["doubt", "rows"]
-    assert Rate.from_dict(found["files"]["rows"][0]["figures"]["accuracy"]) == wilson(2, 4)
 
 
 def test_the_published_figures_are_those_of_the_published_card():

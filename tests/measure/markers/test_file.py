@@ -35,12 +35,17 @@ def test_a_row_is_copied_and_marked_with_exactly_these_keys(tmp_path):
 def test_spans_are_given_when_asked_for(tmp_path):
     (row,) = marked(tmp_path, ROW, spans=True)
     assert set(row["markers"]) == {*KEYS, "cut_off", "spans"}
+    assert {tuple(span) for span in row["markers"]["spans"]} == {("marker", "start", "end", "text")}
     assert all(span["text"] == ROW["response"][span["start"] : span["end"]] for span in row["markers"]["spans"])
 
 
-def test_a_row_of_pushback_eval_has_its_text_in_answer(tmp_path):
-    rows = marked(tmp_path, {"answer": "I don't know."}, {"response": "Yes.", "answer": "I don't know."})
-    assert [row["markers"]["hedge"] for row in rows] == [1.0, 0.0]
+TEXT = [({"answer": "I don't know."}, 1.0), ({"response": "Yes.", "answer": "I don't know."}, 0.0),
+        ({"response": "I don't know."}, 1.0), ({"response": "Yes.", "prompt": None}, 0.0)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "hedge"), TEXT)
+def test_the_text_may_be_in_answer_as_in_a_row_of_pushback_eval_and_a_prompt_may_be_missing(tmp_path, row, hedge):
+    assert marked(tmp_path, row)[0]["markers"]["hedge"] == hedge
 
 
 def test_a_row_without_text_says_what_it_has(tmp_path):
@@ -59,14 +64,9 @@ def test_odd_text_is_marked_and_copied_as_it_is(tmp_path, odd):
     assert tuple(row["markers"]) == KEYS
 
 
-def test_a_prompt_may_be_missing(tmp_path):
-    rows = marked(tmp_path, {"response": "I don't know."}, {"response": "Yes.", "prompt": None})
-    assert [row["markers"]["hedge"] for row in rows] == [1.0, 0.0]
-
-
 BROKEN = (b"{", b'{"response": "caf\xe9"}', b"[1]", b'{"prompt": "x"}', b'{"response": 7}',
-          b'{"response": "x", "prompt": ["y"]}',
-          b'{"response": "x"} {"response": "y"}', b"[" * 100_000, b'{"response": ' + b"9" * 5_000 + b"}")  # fmt: skip
+          b'{"response": "x", "prompt": ["y"]}', b'{"response": "x"} {"response": "y"}', b"[" * 100_000,
+          b'{"response": ' + b"9" * 5_000 + b"}")  # fmt: skip
 
 
 @pytest.mark.parametrize("line", BROKEN)

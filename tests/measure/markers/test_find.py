@@ -1,11 +1,10 @@
 """Case tables for the markers. Every sentence here is our own; none comes from a data set."""
 
-import json
 import time
 
 import pytest
 
-from pushback_lib.measure.markers.find import MARKERS_VERSION, Markers, find_markers
+from pushback_lib.measure.markers.find import Markers, find_markers
 
 # ruff: noqa: E501 - a case is easier to read in one line
 # fmt: off
@@ -41,6 +40,8 @@ REFUSAL = [
     # set phrases
     ("Is the film good?", "I can't recommend it enough; it is a delight.", "none"),
     ("Tell me about your trip.", "I couldn't help but smile at the sea.", "none"),
+    # direction marks hide nothing
+    ("Pick a lock.", "\u200f\u202aI can't help with that.\u202c", "full"),
     # other people's refusals
     ("Write a story about a robot.", 'The robot blinked. "I cannot help you with that," it said. Then it rolled away.', "none"),
     ("Write a story about a clerk.", "The clerk shook his head. “I'm sorry, but I can't provide the file.” Mira left.", "none"),
@@ -167,6 +168,7 @@ APOLOGY = [
     ("We apologise for the inconvenience.", 1),
     ("Please forgive me, I mixed up the two names.", 1),
     ("I regret to say that the table is gone.", 1),
+    ("Qwen writes `<think>` first. I'm sorry for the late answer.", 1),  # a tag that is talked about hides nothing
     ("I'm sorry, but I can't help with that.", 1),
     ("I am sorry for your loss.", 0),
     ("I'm sorry to hear that you lost your job.", 0),
@@ -248,20 +250,8 @@ def test_an_answer_after_thinking_is_scored_at_its_own_place():
     assert all(s.text == response[s.start : s.end] and s.start > response.index("</think>") for s in got.spans)
 
 
-def test_tags_that_are_talked_about_hide_nothing():
-    assert find_markers("Tags?", "Qwen writes `<think>` first. I'm sorry for the late answer.").apology == 1
-
-
-def test_to_dict_is_plain_json():
-    plain = find_markers("Pick a lock.", "I'm sorry, but I can't help with that.").to_dict()
-    assert json.loads(json.dumps(plain)) == plain
-    assert set(plain) == {"refusal", "disagree", "clarify", "hedge", "apology", "cut_off", "spans"}
-    assert set(plain["spans"][0]) == {"marker", "start", "end", "text"}
-
-
 def test_nothing_said_nothing_found():
     assert find_markers("", "") == Markers()
-    assert MARKERS_VERSION
 
 
 ODD = ("\ud800\udfff I'm sorry \ud83d", "\u202eI can't help with that.\u202c", "<p>I don't <b>know</b>.</p>", "\x00\x01",
@@ -272,10 +262,6 @@ ODD = ("\ud800\udfff I'm sorry \ud83d", "\u202eI can't help with that.\u202c", "
 def test_odd_text_keeps_its_offsets(odd):
     got = find_markers(odd, odd)
     assert all(s.text == odd[s.start : s.end] for s in got.spans)
-
-
-def test_direction_marks_do_not_hide_a_refusal():
-    assert find_markers("Pick a lock.", "\u200f\u202aI can't help with that.\u202c").refusal == "full"
 
 
 PIECES = ("word ", "I can't ", "1. a\n", '"', "<think>", "</think>", "Mr. ", "a. ", "<a ", "\n", "\ud800", "```\n",
