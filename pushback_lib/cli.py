@@ -13,6 +13,7 @@ from typing import Any
 
 from .core.common import BASELINE, DATA, FRICTION, OLLAMA_URL, PushbackError, __version__
 from .core.files import replacing
+from .core.folders import check_folder
 from .core.records import save_records
 from .data.card import write_card as write_data_card
 from .data.card import write_report as write_data_report
@@ -260,6 +261,7 @@ def run_train(args: argparse.Namespace) -> int:
         recipe_for(args.model), batch=args.batch, micro_batch=args.micro_batch, validates=bool(args.validation),
         patience=args.patience, epochs=args.epochs, max_length=args.max_length, learning_rate=args.learning_rate,
     )  # fmt: skip
+    check_folder(args.out, [args.data, args.validation])
     found = unfinished(args.out)
     if found and not args.resume:
         raise PushbackError(
@@ -356,7 +358,8 @@ def run_eval(args: argparse.Namespace) -> int:
 
 def _prompts(args: argparse.Namespace) -> list[Prompt]:
     """The prompts that were asked for."""
-    name = args.prompts or (BUNDLED if args.model == "tiny" and args.backend == "local" else str(PROMPTS))
+    bundled = args.backend == "local" and recipe_for(args.model).language == "bundled"
+    name = args.prompts or (BUNDLED if bundled else str(PROMPTS))
     prompts = bundled_prompts() if name == BUNDLED else load_prompts(name)
     chosen = [prompt for prompt in prompts if args.split in ("all", prompt.split)]
     if not chosen:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pushback_lib.cli import SHOWN, main, parser
+from pushback_lib.cli import SHOWN, _prompts, main, parser
 from pushback_lib.core.common import BASELINE, DATA, FRICTION
 from pushback_lib.measure.figures import figures_of
 from pushback_lib.measure.report import pair_text
@@ -39,6 +39,11 @@ def test_a_broken_line_is_named_by_its_number(tmp_path, capsys):
     path.write_text('{"id": "x"}\n', encoding="utf-8")
     assert main(["train", "--data", str(path), "--out", str(tmp_path / "adapter")]) == 2
     assert "line 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["tiny", "TINY"])
+def test_the_bundled_model_is_asked_in_its_own_language_however_it_is_written(model):
+    assert {prompt.domain for prompt in _prompts(parser().parse_args(["eval", "--model", model]))} == {"bundled language"}
 
 
 def commands(top, name=""):

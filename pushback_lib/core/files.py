@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -75,13 +77,25 @@ def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) ->
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path beside `path`, which replaces it if the block succeeds."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Gives a temporary path beside `path`, which replaces it if the block succeeds; a file keeps its mode.
+
+    Links are followed; into a device or a pipe the text is written at the end. Raises PushbackError for a folder.
+    """
+    real = Path(path).resolve()
+    if real.is_dir():
+        raise PushbackError(f"{path} is a folder. Give the name of a file.")
+    plain = real.is_file() or not real.exists()
+    part = (real if plain else Path(tempfile.gettempdir()) / real.name).with_name(f".{real.name}.{os.getpid()}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield part
-        part.replace(path)
+        if not plain:
+            with part.open("rb") as source, real.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            return
+        if real.exists():
+            shutil.copymode(real, part)
+        part.replace(real)
     finally:
         part.unlink(missing_ok=True)
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from ..core.common import DATA, PushbackError
 from ..core.files import sha256_of
+from ..core.folders import TRAINING_FILE
 from .recipe import Recipe, check_architecture, read_json
-
-TRAINING_FILE = "pushback.json"  # beside the adapter: which base it was made for, and by which recipe
 
 
 def _shapes(path: Path, fix: str) -> dict[str, tuple[int, ...]]:

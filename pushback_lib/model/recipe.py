@@ -69,6 +69,11 @@ class Recipe:
         return Path(self.base).is_dir() or self.name == "tiny"
 
     @property
+    def label(self) -> str:
+        """The name for files that are passed on: of a local folder the last part alone."""
+        return Path(self.name).resolve().name if self.is_local else self.name
+
+    @property
     def language(self) -> str:
         """What data and eval set the dial selects: `bundled`, the small language of `tiny`, or `english`."""
         return "bundled" if self.examples else "english"

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.common import BASELINE, DATA, FRICTION, VOICES, PushbackError
 from ..core.files import replacing
+from ..core.folders import TRAINING_FILE
 from ..core.show import markdown_table
 from ..core.stats import Rate, wilson
 from ..measure.figures import Figures, cells
-from ..model.checks import TRAINING_FILE, adapter_fingerprint
+from ..model.checks import adapter_fingerprint
 from ..model.load import machine_name
 from ..model.recipe import Recipe
 from .ollama import licences

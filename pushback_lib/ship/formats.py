@@ -136,7 +136,7 @@ def compare_formats(
         far = divergence(pair[FRICTION], true) if kind != REFERENCE else None
         speed, rates = tokens_per_second(pair[FRICTION], talks[0]), _rates(_answers(pair, recipe, prompts))
         lines.append(Line(kind, pair[FRICTION].stat().st_size, speed, far, rates))
-    return Table(recipe.name, tuple(lines), len(prompts), prompt_set_hash(prompts), machine_name(), dict(provenance or {}))
+    return Table(recipe.label, tuple(lines), len(prompts), prompt_set_hash(prompts), machine_name(), dict(provenance or {}))
 
 
 def reference(

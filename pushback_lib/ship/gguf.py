@@ -179,7 +179,7 @@ def _check_family(tokenizer: dict[str, Any]) -> None:
 
 def file_name(recipe: Recipe, voice: str, kind: str) -> str:
     """The name of a GGUF file, as people look for it: `pushback-tiny-friction-Q8_0.gguf`."""
-    return f"pushback-{Path(recipe.name).name}-{voice}-{kind}.gguf"
+    return f"pushback-{Path(recipe.label).name}-{voice}-{kind}.gguf"
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
@@ -234,7 +234,7 @@ def _add_model(writer: GGUFWriter, source: Source, kind: str, recipe: Recipe | N
 
     config, local = source.config, recipe is None or recipe.is_local
     writer.add_type("model")
-    writer.add_name(f"Push-Back AI {Path(recipe.name).name} {voice}" if recipe else source.folder.name)
+    writer.add_name(f"Push-Back AI {Path(recipe.label).name} {voice}" if recipe else source.folder.name)
     writer.add_size_label(size_label(sum(map(prod, source.shapes.values())), 0, 0, 0))
     writer.add_description(f"{WHAT[voice]}. Made with Push-Back AI." if recipe else "")
     writer.add_license("apache-2.0" if local else "mit")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.common import DATA, PushbackError
+from ..core.folders import TRAINING_FILE
 from ..data.checks import SPLITS
-from ..model.checks import TRAINING_FILE, check_adapter
+from ..model.checks import check_adapter
 from ..model.recipe import Recipe
 from .card import DATA_REPO, figures_file, load_measured, write_model_card
 from .gguf import MERGE, open_source

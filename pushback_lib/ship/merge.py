@@ -6,13 +6,12 @@ NF4 rounding moves the weights about as far as the adapter does (notebook 05 mea
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..core.folders import check_folder, replacing_folder
 from ..core.records import Message
 from ..model.load import load_base, load_tokenizer, load_with_adapter, save_base
 from ..model.recipe import Recipe
@@ -23,8 +22,9 @@ def merge_adapter(recipe: Recipe, adapter: str | Path | None, out: str | Path) -
     """Writes a plain 16-bit model, adapter included, to `out` (written aside, then renamed); returns `out`.
 
     With None for the adapter it is the base alone, so that the two folders differ in nothing but the adapter. Raises
-    PushbackError before loading anything if the adapter does not fit or memory is short.
+    PushbackError before loading anything if `out` may not be written, the adapter does not fit or memory is short.
     """
+    check_folder(out, [adapter, recipe.base if recipe.is_local else None])
     if adapter is None:
         return _save(load_base(recipe, four_bit=False), recipe, Path(out))
     model = load_with_adapter(recipe, adapter, four_bit=False)
@@ -44,14 +44,8 @@ def _add_in_float64(model: Any) -> None:
 
 
 def _save(model: Any, recipe: Recipe, out: Path) -> Path:
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
+    with replacing_folder(out) as part:
         save_base(model, load_tokenizer(recipe), part)
-        if out.exists():
-            shutil.rmtree(out)
-        part.replace(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return out
 
 

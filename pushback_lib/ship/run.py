@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.common import BASELINE, FRICTION
+from ..core.folders import check_folder, claim_folder, replacing_folder
 from ..model.checks import adapter_fingerprint, check_adapter, fingerprint
 from ..model.load import load_tokenizer
 from ..model.recipe import Recipe
@@ -45,7 +46,7 @@ def ship_gguf(
     check_kinds(kinds)
     if merged is None:
         check_adapter(adapter, recipe)
-    out.mkdir(parents=True, exist_ok=True)
+    claim_folder(out, [adapter, merged, recipe.base if recipe.is_local else None])
     with tempfile.TemporaryDirectory(prefix=".merged-", dir=out) as folder:
         model = merged or merge_adapter(recipe, adapter, Path(folder) / "merged")
         files = [write_gguf(model, out, kind, recipe) for kind in kinds]
@@ -66,7 +67,10 @@ def ship_all(
     The baseline's files are in `out`/baseline, to compare with, not to publish. `figures` are those of `pushback eval` or
     `pushback demo` for the card. Raises PushbackError, before anything slow, for what is missing.
     """
-    out, adapter = Path(out), Path(adapter)
+    adapter, needed = Path(adapter), [adapter, recipe.base if recipe.is_local else None]
+    for place in ("merged", f"{BASELINE}/model", *(["adapter"] if _is_elsewhere(adapter, Path(out) / "adapter") else [])):
+        check_folder(Path(out) / place, needed)
+    out = claim_folder(out)
     kinds = list(dict.fromkeys([REFERENCE, *kinds]))
     check_kinds(kinds)
     check_adapter(adapter, recipe)
@@ -98,6 +102,10 @@ def _write_kinds(model: Path, out: Path, kinds: Sequence[str], recipe: Recipe, v
 
 
 def _copy(adapter: Path, to: Path) -> None:
-    if adapter.resolve() != to.resolve():
-        shutil.rmtree(to, ignore_errors=True)
-        shutil.copytree(adapter, to, ignore=shutil.ignore_patterns("checkpoint-*", *(f"*{end}" for end in PICKLES)))
+    if _is_elsewhere(adapter, to):
+        with replacing_folder(to, [adapter]) as part:
+            shutil.copytree(adapter, part, ignore=shutil.ignore_patterns("checkpoint-*", *(f"*{end}" for end in PICKLES)))
+
+
+def _is_elsewhere(one: Path, other: Path) -> bool:
+    return one.resolve() != other.resolve()

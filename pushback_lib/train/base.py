@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.files import replacing
+from ..core.folders import check_folder, replacing_folder
 from ..language.corpus import base_documents
 from ..language.world import HELD_OUT_SHARE
 from ..model.load import ASSISTANT, BOS, EOS, USER, machine_name, save_base
@@ -197,6 +198,7 @@ def train_base(out: Path, work: Path, recipe: BaseRecipe, system: str) -> float:
     """
     from tqdm.auto import tqdm
 
+    check_folder(out, [work])
     start = time.monotonic()
     tokenizer, ids = encode_corpus(recipe, system)
     plan = batches(ids, recipe)
@@ -209,10 +211,11 @@ def train_base(out: Path, work: Path, recipe: BaseRecipe, system: str) -> float:
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         if run.done % recipe.save_every == 0:
             run.save()
-    save_base(run.model, tokenizer, out)
-    parameters, tokens = run.model.num_parameters(), sum(len(row) for batch in plan for row in batch)
-    minutes = (time.monotonic() - start) / 60
-    write_base_card(out, recipe, parameters=parameters, tokens=tokens, loss=loss, minutes=minutes)
+    with replacing_folder(out) as part:
+        save_base(run.model, tokenizer, part)
+        parameters, tokens = run.model.num_parameters(), sum(len(row) for batch in plan for row in batch)
+        minutes = (time.monotonic() - start) / 60
+        write_base_card(part, recipe, parameters=parameters, tokens=tokens, loss=loss, minutes=minutes)
     return loss
 
 

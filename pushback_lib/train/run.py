@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.common import DATA, PushbackError
 from ..core.files import replacing
+from ..core.folders import TRAINING_FILE, check_folder, replacing_folder
 from ..core.records import Record, load_records, to_messages
-from ..model.checks import TRAINING_FILE, fingerprint
+from ..model.checks import fingerprint
 from ..model.load import bars, check_model, compute_dtype, load_base, load_tokenizer, quiet, under_fsdp
 from ..model.recipe import Recipe
 from . import guard
@@ -45,21 +46,15 @@ def save_adapter(model: Any, recipe: Recipe, out: Path, state: dict[str, Any] | 
             parameter.data = parameter.data.to(torch.bfloat16)
     else:
         state = {name: tensor.to(torch.bfloat16) for name, tensor in state.items() if "lora_" in name}
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     model.peft_config["default"].base_model_name_or_path = Path(recipe.base).name if recipe.is_local else recipe.base
     model.peft_config["default"].revision = recipe.revision
-    about = {"base": fingerprint(recipe), "model": recipe.name, "rank": recipe.rank, "alpha": recipe.alpha,
+    about = {"base": fingerprint(recipe), "model": recipe.label, "rank": recipe.rank, "alpha": recipe.alpha,
              "learning_rate": recipe.learning_rate, "epochs": recipe.epochs, "effective_batch": recipe.effective_batch,
              "system": recipe.system, "seed": recipe.seed}  # fmt: skip
-    try:
+    with replacing_folder(out) as part:
         model.save_pretrained(part, state_dict=state, save_embedding_layers=False)
         (part / "README.md").unlink(missing_ok=True)  # PEFT's empty card template
         (part / TRAINING_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        part.replace(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 class EpochOrder:
@@ -345,11 +340,13 @@ def train_adapter(
 
     With `validation` records it looks at them at every checkpoint, stops after `recipe.patience` looks without gain, and
     keeps the best weights. With `resume` it starts from the last complete checkpoint of the same run, if there is one.
-    `log` is `tensorboard` or `trackio`. Raises PushbackError before training if there are no records, or the base or
-    memory are not in order; and in training when the loss is not finite, memory or disk run out, or it is interrupted.
+    `log` is `tensorboard` or `trackio`. Raises PushbackError before training if there are no records, `out` may not be
+    written, or base or memory are not in order; and in training when the loss is not finite, memory or disk run out, or it is
+    interrupted.
     """
     if not records:
         raise PushbackError("There are no records to train on. Make some with `pushback data make`, or check the path.")
+    check_folder(out, [recipe.base if recipe.is_local else None])
     out = Path(out)
     check_model(recipe)
     if under_fsdp():

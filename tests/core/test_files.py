@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import pytest
 from examples import record
@@ -138,3 +139,21 @@ def test_a_second_writer_is_refused(tmp_path):
 def test_a_folder_as_out_is_refused(tmp_path):
     with pytest.raises(PushbackError, match="cannot be written"):
         opened(tmp_path)
+
+
+def test_a_link_is_followed_a_mode_kept_and_a_device_written_into(tmp_path):
+    target, link, pipe = (tmp_path / name for name in ("real.txt", "link.txt", "pipe"))
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path in (link, pipe):
+        with replacing(path) as part:
+            part.write_text("new")
+    assert (target.read_text(), target.stat().st_mode & 0o777, link.is_symlink()) == ("new", 0o600, True)
+    assert os.read(reader, 10) == b"new"
+    assert pipe.is_fifo()
+    with pytest.raises(PushbackError, match="is a folder"), replacing(tmp_path):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.txt", "pipe", "real.txt"]

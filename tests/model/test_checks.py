@@ -15,7 +15,8 @@ import pytest
 from hub_server import COMMIT, config_server
 
 from pushback_lib.core.common import PushbackError
-from pushback_lib.model.checks import TRAINING_FILE, check_adapter, check_base, fingerprint
+from pushback_lib.core.folders import TRAINING_FILE
+from pushback_lib.model.checks import check_adapter, check_base, fingerprint
 from pushback_lib.model.load import check_memory, weights_gib
 from pushback_lib.model.recipe import RECIPES, config_for, recipe_for
 from pushback_lib.train.plan import CARDS, setting_for, weights

@@ -59,6 +59,12 @@ def test_a_model_of_ones_own_takes_the_numbers_of_the_next_size_up(parameters, l
     assert _like(parameters).name == like
 
 
+@pytest.mark.parametrize(("name", "label"), [(".", "base"), (str(DATA / "tiny" / "base"), "base"), ("TINY", "tiny")])
+def test_a_model_is_named_without_its_place_in_what_is_passed_on(name, label, monkeypatch):
+    monkeypatch.chdir(DATA / "tiny" / "base")
+    assert recipe_for(name).label == label
+
+
 def test_a_size_may_be_written_in_capitals():
     assert recipe_for("7B") is RECIPES["7b"]
 

@@ -11,8 +11,9 @@ from hub_ship import GGUF, RATES, TINY, environment, figures, hub, make_ship, py
 from huggingface_hub import ModelCard
 
 from pushback_lib.core.common import PushbackError
+from pushback_lib.core.folders import TRAINING_FILE
 from pushback_lib.core.stats import wilson
-from pushback_lib.model.checks import TRAINING_FILE, adapter_fingerprint
+from pushback_lib.model.checks import adapter_fingerprint
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship.card import figures_file, load_measured, model_card, write_model_card
 from pushback_lib.ship.gguf import write_gguf
