@@ -1,0 +1,1 @@
+"""Finding refusal, disagreement, questions, hedging and apology in any replies, by rules on the wording."""
