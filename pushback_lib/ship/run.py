@@ -70,12 +70,14 @@ def ship_all(
     adapter, needed = Path(adapter), [adapter, recipe.base if recipe.is_local else None]
     for place in ("merged", f"{BASELINE}/model", *(["adapter"] if _is_elsewhere(adapter, Path(out) / "adapter") else [])):
         check_folder(Path(out) / place, needed)
-    out = claim_folder(out)
+    check_folder(out)
+    out = Path(out)
     kinds = list(dict.fromkeys([REFERENCE, *kinds]))
     check_kinds(kinds)
     check_adapter(adapter, recipe)
     measured = load_measured(figures or figures_file(recipe, out), adapter, recipe.name)
     check_room(out / "merged", recipe.parameters * (4 + 8 * len(kinds)))
+    claim_folder(out)
     baseline = merge_adapter(recipe, None, out / BASELINE / "model")
     merged = merge_adapter(recipe, adapter, out / "merged")
     _copy(adapter, out / "adapter")

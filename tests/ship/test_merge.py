@@ -4,6 +4,7 @@ import pytest
 from gguf_files import TINY, held_out_talks
 
 from pushback_lib.core.common import PushbackError
+from pushback_lib.core.folders import MARKER
 from pushback_lib.ship import merge
 
 
@@ -29,6 +30,7 @@ def test_a_failed_merge_leaves_the_old_model_and_no_half_one(tmp_path, monkeypat
     old = tmp_path / "merged"
     old.mkdir()
     (old / "model.safetensors").write_bytes(b"old")
+    (old / MARKER).touch()
     monkeypatch.setattr(merge, "save_base", full_disk)
     with pytest.raises(OSError, match="No space left"):
         merge.merge_adapter(TINY, TINY.shipped_adapter, old)

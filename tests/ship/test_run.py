@@ -7,13 +7,14 @@ from hub_ship import SHIPPED, TINY, figures
 
 from pushback_lib import cli
 from pushback_lib.core.common import DATA, PushbackError
+from pushback_lib.core.folders import MARKER
 from pushback_lib.ship.run import ship_all, ship_gguf
 
 
 @pytest.mark.slow
 def test_what_comes_with_the_kit_is_what_its_own_command_makes(tmp_path):
     """`pushback ship gguf --out data/tiny/ship`, byte for byte, from data/tiny/base and data/tiny/adapter."""
-    made = {path.name: path.read_bytes() for path in ship_gguf(TINY, TINY.shipped_adapter, tmp_path)}
+    made = {path.name: path.read_bytes() for path in [*ship_gguf(TINY, TINY.shipped_adapter, tmp_path), tmp_path / MARKER]}
     assert sorted(path.name for path in SHIPPED.iterdir()) == sorted(made) == sorted(path.name for path in tmp_path.iterdir())
     for name, content in made.items():
         assert (SHIPPED / name).read_bytes() == content, f"{name} differs; run `pushback ship gguf --out data/tiny/ship`"
@@ -52,7 +53,7 @@ def test_the_whole_flow_leaves_everything_and_no_part(tmp_path):
     (adapter / "training_args.bin").write_bytes(b"a pickle")
     made = ship_all(TINY, adapter, out, ("Q8_0", "Q4_K_M"), per_kind=1, figures=given)
     assert sorted(path.name for path in out.iterdir()) == [
-        "Modelfile", "README.md", "adapter", "baseline", "gguf.json", "gguf.png", "merged",
+        ".pushback", "Modelfile", "README.md", "adapter", "baseline", "gguf.json", "gguf.png", "merged",
         *(f"pushback-tiny-friction-{kind}.gguf" for kind in ("F32", "Q4_K_M", "Q8_0")),
     ]  # fmt: skip
     assert {path.name for path in (out / "adapter").iterdir()} == {path.name for path in TINY.shipped_adapter.iterdir()}
