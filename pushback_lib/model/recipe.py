@@ -69,6 +69,11 @@ class Recipe:
         return Path(self.base).is_dir() or self.name == "tiny"
 
     @property
+    def base_folder(self) -> str | None:
+        """The folder of a local base, which no output may replace; None for a model of the Hub."""
+        return self.base if self.is_local else None
+
+    @property
     def label(self) -> str:
         """The name for files that are passed on: of a local folder the last part alone."""
         return Path(self.name).resolve().name if self.is_local else self.name

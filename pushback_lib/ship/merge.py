@@ -24,7 +24,7 @@ def merge_adapter(recipe: Recipe, adapter: str | Path | None, out: str | Path) -
     With None for the adapter it is the base alone, so that the two folders differ in nothing but the adapter. Raises
     PushbackError before loading anything if `out` may not be written, the adapter does not fit or memory is short.
     """
-    check_folder(out, [adapter, recipe.base if recipe.is_local else None])
+    check_folder(out, [adapter, recipe.base_folder])
     if adapter is None:
         return _save(load_base(recipe, four_bit=False), recipe, Path(out))
     model = load_with_adapter(recipe, adapter, four_bit=False)

@@ -46,7 +46,7 @@ def ship_gguf(
     check_kinds(kinds)
     if merged is None:
         check_adapter(adapter, recipe)
-    claim_folder(out, [adapter, merged, recipe.base if recipe.is_local else None])
+    claim_folder(out, [adapter, merged, recipe.base_folder])
     with tempfile.TemporaryDirectory(prefix=".merged-", dir=out) as folder:
         model = merged or merge_adapter(recipe, adapter, Path(folder) / "merged")
         files = [write_gguf(model, out, kind, recipe) for kind in kinds]
@@ -67,7 +67,7 @@ def ship_all(
     The baseline's files are in `out`/baseline, to compare with, not to publish. `figures` are those of `pushback eval` or
     `pushback demo` for the card. Raises PushbackError, before anything slow, for what is missing.
     """
-    adapter, needed = Path(adapter), [adapter, recipe.base if recipe.is_local else None]
+    adapter, needed = Path(adapter), [adapter, recipe.base_folder]
     for place in ("merged", f"{BASELINE}/model", *(["adapter"] if _is_elsewhere(adapter, Path(out) / "adapter") else [])):
         check_folder(Path(out) / place, needed)
     check_folder(out)

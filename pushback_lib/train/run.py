@@ -346,7 +346,7 @@ def train_adapter(
     """
     if not records:
         raise PushbackError("There are no records to train on. Make some with `pushback data make`, or check the path.")
-    check_folder(out, [recipe.base if recipe.is_local else None])
+    check_folder(out, [recipe.base_folder])
     out = Path(out)
     check_model(recipe)
     if under_fsdp():
