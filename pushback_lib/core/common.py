@@ -1,7 +1,9 @@
-"""Defines what every part of the library shares: the version, the data folder, the two voices and the error class."""
+"""Defines what every part of the library shares: version, data folder, the two voices, the error class, quiet libraries."""
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -24,3 +26,9 @@ class PushbackError(Exception):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in a cell: the message alone, since it says what to do and a traceback does not."""
         return [f"{type(self).__name__}: {self}"]
+
+
+def quiet() -> None:
+    """Hides what only developers of the kit can act on: deprecations in transformers, a hint about optional kernels."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.common import FRICTION, PushbackError
+from ..core.common import FRICTION, PushbackError, quiet
 from .checks import check_adapter, check_base
 from .recipe import Recipe, config_for, hub_config
 
@@ -30,14 +30,6 @@ PLAIN_LORA = (
     "This system has no bitsandbytes (macOS): the base is loaded in 16 bit, and training is plain LoRA, not QLoRA. It takes "
     "about three times the memory for the weights; `pushback fit --gpu laptop` plans it."
 )
-
-
-def quiet() -> None:
-    """Hides what only developers of the kit can act on: deprecations in transformers, a hint about optional kernels."""
-    import logging
-
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -200,22 +192,30 @@ def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
         warnings.warn(PLAIN_LORA, stacklevel=2)
     try:
         with bars(logging, recipe.parameters > LOADS_AT_ONCE):
-            return AutoModelForCausalLM.from_pretrained(
+            model, info = AutoModelForCausalLM.from_pretrained(
                 recipe.base, revision=recipe.revision or "main", dtype=torch.bfloat16 if plain else compute_dtype(),
                 quantization_config=quantisation() if four_bit else None, device_map=_device_map(),
-                use_safetensors=True, trust_remote_code=False,
+                use_safetensors=True, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
             )  # fmt: skip
     except OSError as error:
         raise _not_loaded(recipe, error) from error
+    if made_up := sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]):
+        raise PushbackError(
+            f"The weights of {recipe.base} lack {len(made_up)} tensors that its config.json promises, or have them in another "
+            f"shape (first: {made_up[0]}); they would be random. Get the complete model again."
+        )
+    return model
 
 
 def load_with_adapter(recipe: Recipe, adapter: str | Path, four_bit: bool = True) -> PeftModel:
-    """The base with the friction adapter on top, under the name `friction`; raises PushbackError if they do not fit."""
-    quiet()  # before the import, which is when bitsandbytes speaks
+    """The base with the friction adapter on top, under the name `friction`.
+
+    Raises PushbackError, before the base is loaded, if PEFT would not apply the adapter exactly as it was trained.
+    """
+    config = check_adapter(adapter, recipe)
     from peft import PeftModel
 
-    check_adapter(adapter, recipe)
-    model = PeftModel.from_pretrained(load_base(recipe, four_bit), str(adapter), adapter_name=FRICTION)
+    model = PeftModel.from_pretrained(load_base(recipe, four_bit), str(adapter), adapter_name=FRICTION, config=config)
     return model.eval()
 
 

@@ -224,9 +224,12 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
     if not path.is_file():
         raise PushbackError(f"No {path.name} in {path.parent}. {fix}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise PushbackError(f"{path} is damaged ({error}). {fix}") from error
+    if not isinstance(found, dict):
+        raise PushbackError(f"{path} is damaged (it holds a {type(found).__name__}, no object). {fix}")
+    return found
 
 
 def hub_config(model: str, revision: str | None = None) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def write_model_card(
     written, if there are no figures of this adapter, or if it is not known how the adapter was trained.
     """
     measured = measured or load_measured(figures_file(recipe, folder), adapter, recipe.name)
-    text = model_card(recipe, adapter, measured, [path.name for path in sorted(folder.glob("*.gguf"))], formats)
+    text = model_card(recipe, adapter, measured, [path.name for path in sorted(folder.glob("[!.]*.gguf"))], formats)
     return _write(folder / "README.md", text)
 
 

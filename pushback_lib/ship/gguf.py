@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.common import BASELINE, FRICTION, PushbackError
 from ..core.files import replacing
-from ..model.checks import check_base
+from ..model.checks import DTYPES, INDEX, WEIGHTS, check_base, tensors_of, weight_files
 from ..model.load import ASSISTANT, BOS, EOS, USER
 from ..model.recipe import Recipe, as_config, read_json
 from ..train.base import QWEN2_SPLIT
@@ -72,7 +72,7 @@ def open_source(folder: str | Path) -> Source:
     if not folder.is_dir():
         raise PushbackError(f"No model folder at {folder}. {MERGE}")
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickles and not any(folder.glob("*.safetensors")):
+    if pickles and not any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
         raise PushbackError(
             f"{folder} holds {pickles[0]}, a pickle, which can run any code when it is opened, and no safetensors. "
             "Save the model again with `save_pretrained`, which writes safetensors."
@@ -117,17 +117,13 @@ def _expected_shapes(config: Qwen2Config) -> Shapes:
 
 def _files(folder: Path, expected: Shapes, *, tied: bool) -> dict[str, Path]:
     """The file of every tensor. Raises PushbackError unless the folder holds exactly the expected ones, in 16 or 32 bit."""
-    from safetensors import safe_open
-
     files: dict[str, Path] = {}
     found: Shapes = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118
-                part = file.get_slice(name)
-                if part.get_dtype() not in ("BF16", "F16", "F32"):
-                    raise PushbackError(f"{name} in {path} is {part.get_dtype()}, not 16- or 32-bit. {MERGE}")
-                files[name], found[name] = path, tuple(part.get_shape())
+    for path in weight_files(folder):
+        for name, (dtype, shape) in tensors_of(path, MERGE).items():
+            if dtype not in DTYPES:
+                raise PushbackError(f"{name} in {path} is {dtype}, not 16- or 32-bit. {MERGE}")
+            files[name], found[name] = path, shape
     others = set(found) - set(expected) - ({"lm_head.weight"} if tied else set())
     wrong = [name for name, shape in expected.items() if found.get(name) != shape] + sorted(others)
     if wrong:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..core.common import DATA, PushbackError
 from ..core.folders import TRAINING_FILE
 from ..data.checks import SPLITS
-from ..model.checks import check_adapter
+from ..model.checks import ADAPTER_WEIGHTS, check_adapter, weight_files
 from ..model.recipe import Recipe
 from .card import DATA_REPO, figures_file, load_measured, write_model_card
 from .gguf import MERGE, open_source
@@ -147,7 +147,7 @@ def _files(paths: Iterable[Path], under: str = "") -> list[CommitOperationAdd]:
 
 def _model_files(folder: Path) -> list[CommitOperationAdd]:
     """Everything `pushback ship` made in `folder` but its card. Raises PushbackError for what is missing."""
-    modelfile, ggufs = folder / "Modelfile", sorted(folder.glob("*.gguf"))
+    modelfile, ggufs = folder / "Modelfile", sorted(folder.glob("[!.]*.gguf"))
     for found, what in ((ggufs, "*.gguf"), (modelfile.is_file(), "Modelfile")):
         if not found:
             raise PushbackError(f"No {what} in {folder}. {SHIP}")
@@ -160,14 +160,15 @@ def _plain_files(folder: Path) -> list[Path]:
     open_source(folder)
     if not (folder / "tokenizer_config.json").is_file():
         raise PushbackError(f"No tokenizer_config.json in {folder}. {MERGE}")
-    return sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja", ".txt"))
+    others = [path for end in ("json", "jinja", "txt") for path in folder.glob(f"[!.]*.{end}")]  # none of macOS's ._ files
+    return sorted([*weight_files(folder), *others])
 
 
 def _adapter_files(folder: Path, names: Names) -> list[CommitOperationAdd]:
     """The adapter's files; its base is named by the Hub id, so that PEFT finds it, and never by a path of this machine."""
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = names.base
-    paths = [folder / name for name in ("adapter_model.safetensors", TRAINING_FILE, "README.md")]
+    paths = [folder / name for name in (ADAPTER_WEIGHTS, TRAINING_FILE, "README.md")]
     return [_file("adapter/adapter_config.json", (json.dumps(config, indent=2) + "\n").encode()), *_files(paths, "adapter/")]
 
 

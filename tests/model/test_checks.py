@@ -12,12 +12,15 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from hub_server import COMMIT, config_server
+from safetensors.torch import load_file, save_file
 
+from pushback_lib.cli import main
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.folders import TRAINING_FILE
-from pushback_lib.model.checks import check_adapter, check_base, fingerprint
-from pushback_lib.model.load import check_memory, weights_gib
+from pushback_lib.model.checks import check_adapter, check_base, fingerprint, weight_files
+from pushback_lib.model.load import check_memory, load_base, weights_gib
 from pushback_lib.model.recipe import RECIPES, config_for, recipe_for
 from pushback_lib.train.plan import CARDS, setting_for, weights
 
@@ -100,8 +103,126 @@ def test_an_adapter_of_another_width_is_refused_even_without_its_card(base, adap
     (adapter / TRAINING_FILE).unlink()
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "hidden_size": 512}))
-    with pytest.raises(PushbackError, match=r"width 256, but 'tiny' has 512"):
+    with pytest.raises(PushbackError, match=r"width 512; first: .* is \(256, 32\), expected \(512, 32\)"):
         check_adapter(adapter, dataclasses.replace(TINY, base=str(base)))
+
+
+PREFIX, NORM = "base_model.model.model.layers", torch.ones(256)
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+def renamed(old: str, new: str):
+    return lambda tensors, config: {name.replace(old, new): values for name, values in tensors.items()}
+
+
+def only(*parts: str):
+    return lambda tensors, config: {name: values for name, values in tensors.items() if any(part in name for part in parts)}
+
+
+def also(more: dict, **fields):
+    def change(tensors, config):
+        config.update(fields)
+        return tensors | more
+
+    return change
+
+
+def later_layer(tensors, config):
+    return tensors | {name.replace("layers.4", "layers.5"): values.clone() for name, values in tensors.items()}
+
+
+def value(number: float):
+    def change(tensors, config):
+        tensors[f"{PREFIX}.2.mlp.up_proj.lora_B.weight"][3, 3] = number
+
+    return change
+
+
+def pair(inputs: int, outputs: int, name: str, end: str = ".weight") -> dict[str, torch.Tensor]:
+    return {f"{name}A{end}": torch.ones(32, inputs), f"{name}B{end}": torch.ones(outputs, 32)}
+
+
+HEAD, EMBEDDING = (pair(256, 640, "base_model.model.lm_head.lora_"),
+                   pair(640, 256, "base_model.model.model.embed_tokens.lora_embedding_", ""))  # fmt: skip
+BIASES = {f"{PREFIX}.{at}.self_attn.q_proj.lora_B.bias": torch.ones(256) for at in range(5)}
+MAGNITUDES = {f"{PREFIX}.{at}.self_attn.q_proj.lora_magnitude_vector": torch.ones(256) for at in range(5)}
+FIELD = r"which this kit cannot apply exactly\. Train it again as plain LoRA; or merge"
+
+# what is done to tensors and config of the adapter that comes with the kit, and what must be said
+BROKEN = {
+    "a wrapper for pictures": (renamed(".model.layers", ".model.language_model.layers"),
+                               r"140 tensors .*language_model.* expected no such tensor\. Its names are of a wrapper"),
+    "a compiled model": (renamed("model.model.", "model._orig_mod.model."), r"_orig_mod.*Its names are of a wrapper"),
+    "no prefix at all": (renamed("base_model.model.", ""), r"Its names are of a wrapper"),
+    "the adapter's own name in every name": (renamed(".weight", ".default.weight"), r"lora_A\.default.*name of the adapter"),
+    "a layer less": (only(*(f"layers.{at}." for at in range(4))), r"14 tensors .* 5 layers .*layers\.4\..* is missing"),
+    "a layer more": (later_layer, r"14 tensors .* of 5 layers .*layers\.5\..*expected no such tensor.*another base"),
+    "narrower target_modules": (also({}, target_modules=ATTENTION), r"30 tensors .*mlp.*no such tensor.*two adapters"),
+    "wider target_modules": (only("self_attn"), r"30 tensors .*mlp.* is missing"),
+    "target_modules that are not there": (also({}, target_modules=["query"]), r"cannot be applied .*query.* not found"),
+    "another rank": (also({}, r=16), r"70 tensors .* is \(32, 768\), expected \(16, 768\)"),
+    "a rank of its own for one matrix": (also({}, rank_pattern={"q_proj": 8}), r"10 tensors .*expected \(8, 256\)"),
+    "IA3": (also({}, peft_type="IA3"), rf"peft_type = 'IA3', {FIELD}"),
+    "no type": (also({}, peft_type=None), rf"peft_type = None, {FIELD}"),
+    "modules_to_save": (also({"base_model.model.lm_head.weight": torch.ones(640, 256)}, modules_to_save=["lm_head"]),
+                        rf"modules_to_save = \['lm_head'\], {FIELD}"),
+    "a head that the config does not name": (also({"base_model.model.lm_head.weight": torch.ones(640, 256)}),
+                                             r"1 tensors .*lm_head.*holds trained weights beside LoRA"),
+    "trained norms": (also({"base_model.model.model.norm.weight": NORM}), r"1 tensors .*norm.*holds trained weights beside"),
+    "LoRA on a norm": (also({}, target_modules=["input_layernorm"]), r"cannot be applied .*Qwen2RMSNorm"),
+    "LoRA on a tied head": (also(HEAD, target_modules=[*ATTENTION, "lm_head"]), r"embeddings or head, which are one matrix"),
+    "LoRA on the embeddings": (also(EMBEDDING, target_modules=[*ATTENTION, "embed_tokens"]), r"embeddings or head, which"),
+    "lora_bias": (also(BIASES, lora_bias=True), rf"lora_bias = True, {FIELD}"),
+    "biases that the config does not name": (also(BIASES), r"5 tensors .*lora_B\.bias is \(256,\), expected no such tensor"),
+    "trained biases": (also({f"{PREFIX}.0.self_attn.q_proj.bias": NORM}, bias="all"), rf"bias = 'all', {FIELD}"),
+    "DoRA": (also(MAGNITUDES, use_dora=True), rf"use_dora = True, {FIELD}"),
+    "PiSSA": (also({}, init_lora_weights="pissa"), rf"init_lora_weights = 'pissa', {FIELD}"),
+    "layers given twice": (also({}, layer_replication=[[0, 3], [2, 5]]), rf"layer_replication = .*, {FIELD}"),
+    "single tokens": (also({}, trainable_token_indices=[1, 2]), rf"trainable_token_indices = \[1, 2\], {FIELD}"),
+    "parameters": (also({}, target_parameters=["mlp.up_proj.weight"]), rf"target_parameters = .*, {FIELD}"),
+    "what a later PEFT invents": (also({}, use_magic=True), rf"use_magic = True, {FIELD}"),
+    "a classifier": (also({}, task_type="SEQ_CLS"), rf"task_type = 'SEQ_CLS', {FIELD}"),
+    "no alpha": (also({}, lora_alpha=0), r"adapter_config\.json is wrong \(lora_alpha \[0\]"),
+    "an alpha that is no number": (also({}, lora_alpha="64"), r"adapter_config\.json is wrong"),
+    "an alpha that is not finite": (also({}, alpha_pattern={"q_proj": float("nan")}), r"lora_alpha \[64, nan\]"),
+    "no rank": (also({}, r=0), r"cannot be applied to this base .*`r` should be a positive integer"),
+    "not a number": (value(float("nan")), r"1 tensors of .*hold numbers that are not finite; first: .*2\.mlp\.up_proj\.lora_B"),
+    "infinite": (value(float("inf")), r"1 tensors of .*hold numbers that are not finite"),
+    "8-bit": (lambda tensors, config: {name: values.to(torch.int8) for name, values in tensors.items()}, r"holds I8, not 16-"),
+}  # fmt: skip
+
+
+def broken(folder: Path, case: str) -> Path:
+    change, _ = BROKEN[case]
+    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    values, tensors = json.loads(config.read_text()), load_file(weights)
+    tensors = change(tensors, values) or tensors
+    save_file(tensors, weights)
+    config.write_text(json.dumps(values))
+    return folder
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_an_adapter_that_would_not_apply_exactly_is_refused_by_name(adapter, case):
+    with pytest.raises(PushbackError, match=f"(?s){BROKEN[case][1]}"):
+        check_adapter(broken(adapter, case), TINY)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ship gguf --out {out}",
+        "ship all --out {out}",
+        "ship hub ada/tiny --dry-run --folder {out}",
+        "eval --out {out}/rows.jsonl",
+    ],
+)
+def test_every_command_refuses_such_an_adapter_before_a_base_is_loaded(adapter, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    (tmp_path / "out").mkdir()
+    words = command.format(out=tmp_path / "out").split()
+    assert main([*words, "--adapter", str(broken(adapter, "a wrapper for pictures"))]) == 2
+    assert "Its names are of a wrapper" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -151,13 +272,90 @@ def test_hashing_a_gigabyte_takes_less_than_fifty_megabytes(tmp_path):
     assert int(run.stdout) < 50_000, "kilobytes"
 
 
+def write_index(folder: Path, *files: str, **more) -> None:
+    index = {"metadata": {}, "weight_map": {f"tensor {at}": name for at, name in enumerate(files)}, **more}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def test_the_fingerprint_is_that_of_all_files_in_order_and_follows_their_changes(tmp_path):
     recipe = dataclasses.replace(TINY, base=str(tmp_path))
+    write_index(tmp_path, "b.safetensors", "a.safetensors", "b.safetensors")
+    (tmp_path / "c.safetensors").write_bytes(b"left over")
     for at, (first, second) in enumerate([(b"weights", b"more"), (b"WEIGHTS", b"more")]):
         for name, data in (("b.safetensors", second), ("a.safetensors", first)):
             (tmp_path / name).write_bytes(data)
             os.utime(tmp_path / name, (at, at))
         assert fingerprint(recipe) == f"sha256:{hashlib.sha256(first + second).hexdigest()}"
+
+
+def in_parts(base: Path) -> None:
+    """The base's weights in two files that an index names."""
+    tensors = load_file(base / "model.safetensors")
+    (base / "model.safetensors").unlink()
+    names = sorted(tensors)
+    for at, part in enumerate((names[:20], names[20:]), 1):
+        save_file({name: tensors[name] for name in part}, base / f"model-0000{at}-of-00002.safetensors", {"format": "pt"})
+    write_index(base, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+
+def left_over(base: Path, name: str) -> None:
+    """Weights of another day: the last norm is zero."""
+    save_file({"model.norm.weight": torch.zeros(256, dtype=torch.bfloat16)}, base / name, {"format": "pt"})
+
+
+def whole_beside_an_index(base: Path) -> None:
+    left_over(base, "old.safetensors")
+    write_index(base, "old.safetensors")
+
+
+def parts_beside_others(base: Path) -> None:
+    in_parts(base)
+    left_over(base, "model-00003-of-00003.safetensors")
+
+
+MEANT = {
+    "one file": (lambda base: left_over(base, "model-00001-of-00002.safetensors"), 1),
+    "one file beside an index": (whole_beside_an_index, 1),
+    "parts beside others": (parts_beside_others, 2),
+    "macOS's notes": (lambda base: (base / "._model.safetensors").write_bytes(b"Mac OS X"), 1),
+}
+
+
+@pytest.mark.parametrize("case", MEANT)
+def test_the_weights_are_those_that_transformers_reads(base, case):
+    change, count = MEANT[case]
+    change(base)
+    check_base(base)
+    files = weight_files(base)
+    assert len(files) == count
+    [norm] = [found["model.norm.weight"] for found in map(load_file, files) if "model.norm.weight" in found]
+    loaded = load_base(dataclasses.replace(TINY, base=str(base)), four_bit=False)
+    assert torch.equal(loaded.model.norm.weight, norm.float())
+    assert norm.any()
+
+
+INDEX, PART = "model.safetensors.index.json", "model-00001-of-00002.safetensors"
+NOT_MEANT = {
+    "a part that is missing": (lambda base: (base / PART).unlink(),
+                               rf"No weights at .*{PART}, which model\.safetensors\.index\.json names\. Give a folder"),
+    "a part that is cut": (lambda base: cut(base / PART), rf"{PART} are damaged"),
+    "parts without an index": (lambda base: (base / INDEX).unlink(), r"No weights at .*/model\.safetensors\."),
+    "half an index": (lambda base: cut(base / INDEX), r"index\.json is damaged"),
+    "another index": (lambda base: (base / INDEX).write_text("[]"), r"index\.json is damaged .*a list"),
+    "an empty index": (lambda base: write_index(base), r"index\.json names no files"),
+    "an adapter beside it": (lambda base: (base / "adapter_config.json").write_text("{}"), r"adapter_config\.json lies beside"),
+    "other weights in its config": (lambda base: (base / "config.json").write_text('{"model_type": "qwen2", '
+                                    '"transformers_weights": "x"}'), r"config\.json names x as its weights"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NOT_MEANT)
+def test_weights_that_are_not_all_there_or_not_alone_are_named(base, case):
+    change, says = NOT_MEANT[case]
+    in_parts(base)
+    change(base)
+    with pytest.raises(PushbackError, match=says):
+        check_base(base)
 
 
 PROBE = """

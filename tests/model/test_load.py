@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from datasets.utils import logging as of_datasets
+from safetensors.torch import load_file, save_file
 from transformers.utils import logging as of_transformers
 
 from pushback_lib.core.common import PushbackError
@@ -81,4 +82,14 @@ def test_pickled_weights_are_refused(tmp_path):
     (base / "model.safetensors").unlink()
     torch.save({}, base / "pytorch_model.bin")
     with pytest.raises(PushbackError, match="No weights at"):
+        load_base(dataclasses.replace(TINY, base=str(base)))
+
+
+@pytest.mark.parametrize("values", [None, torch.ones(128, dtype=torch.bfloat16)], ids=["missing", "another shape"])
+def test_weights_that_would_be_random_are_refused(tmp_path, values):
+    base = shutil.copytree(TINY.base, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors") | {"model.norm.weight": values}
+    tensors = {name: found for name, found in tensors.items() if found is not None}
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(PushbackError, match=r"lack 1 tensors .* \(first: model\.norm\.weight\); they would be random"):
         load_base(dataclasses.replace(TINY, base=str(base)))

@@ -148,8 +148,13 @@ def test_weights_in_several_files_are_one_model(tmp_path, folder):
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()  # tied: not written a second time
     (folder / "model.safetensors").unlink()
     names = sorted(tensors)
-    for number, part in enumerate((names[:20], names[20:]), 1):
-        save_file({name: tensors[name] for name in part}, folder / f"model-0000{number}-of-00002.safetensors")
+    files = {f"model-0000{number}-of-00002.safetensors": part for number, part in enumerate((names[:20], names[20:]), 1)}
+    for file, part in files.items():
+        save_file({name: tensors[name] for name in part}, folder / file)
+    index = {"metadata": {}, "weight_map": {name: file for file, part in files.items() for name in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    yesterdays = {name: values + 1 for name, values in tensors.items()}
+    save_file(yesterdays, folder / "model-00003-of-00003.safetensors")  # which the index does not name
     parts, whole = write_gguf(folder, tmp_path / "parts.gguf", "F32"), write_gguf(BASE, tmp_path / "whole.gguf", "F32")
     assert read(parts)[1] == read(whole)[1]
 

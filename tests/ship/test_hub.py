@@ -106,6 +106,13 @@ def test_a_folder_that_is_not_complete_is_an_error_before_any_connection(ship, p
         plan(TINY, NAMES, ship)
 
 
+def test_what_lies_beside_the_models_own_files_is_not_published(ship):
+    before = [[file.path_in_repo for file in one.files] for one in plan(TINY, NAMES, ship)]
+    for name in ("merged/._model.safetensors", "merged/._config.json", "merged/model-00001-of-00002.safetensors", f"._{GGUF}"):
+        (ship / name).write_bytes(b"Mac OS X")
+    assert [[file.path_in_repo for file in one.files] for one in plan(TINY, NAMES, ship)] == before
+
+
 def test_a_data_folder_without_a_split_is_an_error(ship, tmp_path):
     data = shutil.copytree(DATA / "friction", tmp_path / "data")
     (data / "test.jsonl").unlink()
