@@ -481,7 +481,8 @@ def run_ship(args: argparse.Namespace) -> int:
     made = ship_all(*_recipe_and_adapter(args), args.out, per_kind=args.n, figures=args.figures, **chosen)
     print(made.table._repr_markdown_())
     print("\n".join(f"{what}: {path}" for what, path in [
-        ("merged", made.merged), *((f"GGUF {kind}", path) for kind, path in made.files.items()),
+        ("merge", made.table.provenance["merge"]), ("merged", made.merged),
+        *((f"GGUF {kind}", path) for kind, path in made.files.items()),
         ("Ollama", made.modelfile), ("card", made.card), ("table", made.results[0]), ("plot", made.results[1]),
     ]))  # fmt: skip
     return 0

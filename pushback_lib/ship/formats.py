@@ -82,7 +82,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """The lines, and what they were measured on; `provenance` holds the fingerprints of base and adapter."""
+    """The lines, and what they were measured on; `provenance`: fingerprints of base and adapter, and what merging did."""
 
     model: str
     lines: tuple[Line, ...]

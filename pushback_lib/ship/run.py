@@ -16,7 +16,7 @@ from ..model.recipe import Recipe
 from .card import figures_file, load_measured, write_model_card
 from .formats import REFERENCE, Table, compare_formats
 from .gguf import K_QUANTS, PICKLES, check_kinds, check_room, file_name, quantise, write_gguf
-from .merge import merge_adapter
+from .merge import Merge, merge_adapter
 from .ollama import Modelfile
 
 TAKE_HOME = "Q8_0"  # the kind of the file that the Modelfile names: needs no extra package, and loses next to nothing
@@ -86,7 +86,7 @@ def ship_all(
     named = files[TAKE_HOME if TAKE_HOME in kinds else REFERENCE]
     modelfile = Modelfile.for_recipe(recipe, load_tokenizer(recipe), named.name).write(out / MODELFILE)
     pairs = {kind: {BASELINE: plain[kind], FRICTION: files[kind]} for kind in kinds}
-    origin = {"model": fingerprint(recipe), "adapter": adapter_fingerprint(adapter)}
+    origin = {"model": fingerprint(recipe), "adapter": adapter_fingerprint(adapter), "merge": str(Merge.read(merged))}
     table = compare_formats(pairs, recipe, per_kind=per_kind, provenance=origin)
     card = write_model_card(out, recipe, adapter, measured, table._repr_markdown_())
     return Shipment(merged, files, modelfile, card, table, table.save(out))
