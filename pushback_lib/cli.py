@@ -384,7 +384,7 @@ def _server(args: argparse.Namespace, prompts: list[Prompt]) -> list[Response]:
         raise PushbackError("--backend server needs two models. Pass --baseline NAME and --friction NAME.")
     system = args.system if args.system is not None else TINY_SYSTEM if language_of(prompts) == BUNDLED else SYSTEM
     names = {BASELINE: args.baseline, FRICTION: args.friction}
-    chats = {voice: OpenAIChat(name, args.base_url, timeout=args.timeout) for voice, name in names.items()}
+    chats = {voice: OpenAIChat(name, args.base_url, timeout=args.timeout, plain=True) for voice, name in names.items()}
     run = server_run(chats, system, prompts, _how(args))
     work = run_server(chats, run, args.out / "responses.jsonl", args.concurrency)
     return _run_until_stopped(work, args.out, *chats.values())

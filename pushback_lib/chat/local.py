@@ -14,11 +14,10 @@ from ..core.common import FRICTION, PushbackError
 from ..core.records import Message
 from ..data.text_rules import words
 from ..measure.prompts import bundled_prompts, load_prompts
-from ..model.recipe import Recipe
+from ..model.recipe import TOP_P, Recipe
 from ..model.voices import Speaker
 from .backend import PAIRS_EACH, Backend, Event, Preset, Put, Settings, in_thread, presets_from
 
-TOP_P = 0.95  # the model card of DeepSeek-R1
 ONE_THREAD_BELOW = 50_000_000  # parameters: with fewer a token is too little work for two threads, which wait for each other
 STRANGE_SHARE = 0.2  # of words: a prompt of the small language has one invented word at most, in five or more
 SMALL_NOTE = (
@@ -111,7 +110,6 @@ class LocalVoices(Backend):
             scale(self._shares(rows))
             model.generate(
                 **inputs, do_sample=False, max_new_tokens=settings.max_tokens, min_new_tokens=settings.min_tokens,
-                eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
                 logits_processor=sampling(settings.temperature, settings.seed),
                 stopping_criteria=StoppingCriteriaList([after_each_token]),
             )  # fmt: skip

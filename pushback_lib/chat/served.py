@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from ..core.common import BASELINE, FRICTION, OLLAMA_URL, PushbackError
 from ..core.records import Message
 from ..measure.prompts import load_prompts
-from ..model.recipe import SYSTEM
+from ..model.recipe import PLAIN_SAMPLING, SYSTEM
+from ..model.server import plain_sampling
 from .backend import Backend, Event, Preset, Put, Settings, in_thread, plain, presets_from
 
 SILENCE_SECONDS = 120.0  # without a byte, after which a server is given up
@@ -102,6 +103,7 @@ async def _openai(served: Served, messages: list[Message], settings: Settings) -
         chunks = await client.chat.completions.create(
             model=served.model, messages=messages, seed=settings.seed, temperature=settings.temperature,
             max_tokens=settings.max_tokens, stream=True, stream_options={"include_usage": True}, extra_headers=no_key,
+            extra_body=plain_sampling(served.url),
         )  # fmt: skip
         async for chunk in chunks:
             for choice in chunk.choices or ():
@@ -117,7 +119,7 @@ async def _ollama(served: Served, messages: list[Message], settings: Settings) -
     import httpx
     import ollama
 
-    options = {"seed": settings.seed, "temperature": settings.temperature, "num_predict": settings.max_tokens}
+    options = {"seed": settings.seed, "temperature": settings.temperature, "num_predict": settings.max_tokens, **PLAIN_SAMPLING}
     headers = {"Authorization": f"Bearer {_key()}"} if _key() else {}
     limits = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
     async with ollama.AsyncClient(served.url, headers=headers, timeout=limits) as client:

@@ -137,6 +137,11 @@ class Figures:
         return next(iter(self.provenance.values())).language
 
     @property
+    def generation(self) -> str:
+        """How the replies were drawn, as both voices' origins say it."""
+        return "; ".join(dict.fromkeys(one.generation or "generation not recorded" for one in self.provenance.values()))
+
+    @property
     def headline(self) -> str:
         """The result in one line: friction, over-friction and the baseline's friction, with 95 % intervals."""
         friction, baseline = self.voices[FRICTION], self.voices[BASELINE]
@@ -209,10 +214,10 @@ class Figures:
     def __str__(self) -> str:
         tables = [_aligned(self.summary()), _aligned(self.by_kind())]
         lines = ["\n".join(found) for found in (self.comparison_lines(), self.target_lines()) if found]
-        return "\n\n".join([*tables, *lines, self.headline])
+        return "\n\n".join([*tables, *lines, f"{self.headline} ({self.generation})"])
 
     def _repr_markdown_(self) -> str:
-        return "\n\n".join(markdown_table(*cells(table)) for table in (self.summary(), self.by_kind()))
+        return "\n\n".join([*(markdown_table(*cells(table)) for table in (self.summary(), self.by_kind())), self.generation])
 
 
 def figures_of(rows: Sequence[Response]) -> Figures:

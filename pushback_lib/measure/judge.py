@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..core.common import __version__
 from ..core.records import Reply, Turn
+from ..model.recipe import TOP_P
 from .markers.find import MARKERS_VERSION, Markers, find_markers
 from .prompts import Language, Prompt, kind_of, language_of, prompt_set_hash
 
@@ -58,7 +59,10 @@ class _Frozen(BaseModel):
 
 
 class Origin(_Frozen):
-    """What a reply depends on; rows of two origins do not go into one file. `template` is "" on a server."""
+    """What a reply depends on; rows of two origins do not go into one file. `template` is "" on a server.
+
+    `generation` says in words how replies were drawn; "" in files of before it was said, and for replies made elsewhere.
+    """
 
     backend: str
     model: str
@@ -71,8 +75,15 @@ class Origin(_Frozen):
     seed: int
     temperature: float
     max_tokens: int
+    generation: str = ""
     markers: str = MARKERS_VERSION
     kit: str = __version__
+
+
+def generation(temperature: float, max_tokens: int) -> str:
+    """How the kit's own voices draw a reply, and servers that it asks for figures: what stands beside every figure."""
+    drawn = f"temperature {temperature:g}, top_p {TOP_P}" if temperature else "greedy"
+    return f"{drawn}, no penalties, at most {max_tokens} new tokens"
 
 
 class Timings(_Frozen):

@@ -59,7 +59,7 @@ def write_results(folder: str | Path, found: Figures, seconds: float) -> None:
         "rates": {name: asdict(found.voices[voice][figure]) for name, (voice, figure) in rates.items()},
         "kinds": [line.to_dict() for line in found.kinds], "missed_targets": found.missed_targets(),
         "training_seconds": round(seconds), "machine": machine_name(),
-        "provenance": {"model": made.model, "adapter": made.adapter},
+        "provenance": {"model": made.model, "adapter": made.adapter, "generation": made.generation},
     }  # fmt: skip
     with replacing(Path(folder) / "demo.json") as part:
         part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
@@ -73,8 +73,8 @@ def made_with(found: Figures) -> list[str]:
     for voice, made in found.provenance.items():
         adapter = f" with adapter {_short(made.adapter)}" if made.adapter else ""
         lines.append(
-            f"{voice}: {_short(made.model)}{adapter}; {made.backend}, seed {made.seed}, temperature {made.temperature:g}, "
-            f"at most {made.max_tokens} tokens, prompt set {made.prompt_set[:12]}, markers {made.markers}"
+            f"{voice}: {_short(made.model)}{adapter}; {made.backend}, seed {made.seed}, "
+            f"{made.generation or 'generation not recorded'}, prompt set {made.prompt_set[:12]}, markers {made.markers}"
         )
     return lines
 

@@ -17,7 +17,7 @@ from ..core.records import Message
 from ..model.checks import adapter_fingerprint, fingerprint
 from ..model.server import Chat, ask_all
 from ..model.voices import Speaker
-from .judge import Job, Origin, Response, Timings, judge_reply
+from .judge import Job, Origin, Response, Timings, generation, judge_reply
 from .prompts import Prompt, bundled_prompts, language_of, prompt_set_hash
 
 BATCH = 48  # prompts; two replies each. The batch decides the last digits, so other sizes may give other replies
@@ -62,7 +62,7 @@ class EvalRun:
 
 def _run(prompts: Sequence[Prompt], how: Sampling, common: dict[str, Any], **of_voice: dict[str, Any]) -> EvalRun:
     common |= {"prompt_set": prompt_set_hash(prompts), "language": language_of(prompts), "seed": how.seed,
-               "temperature": how.temperature}  # fmt: skip
+               "temperature": how.temperature, "generation": generation(how.temperature, common["max_tokens"])}  # fmt: skip
     return EvalRun(tuple(prompts), {voice: Origin(**common, **own) for voice, own in of_voice.items()}, how.samples)
 
 

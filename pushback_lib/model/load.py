@@ -18,7 +18,7 @@ from .recipe import Recipe, config_for, hub_config
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
 BOS, USER, ASSISTANT, EOS = "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"
@@ -93,13 +93,26 @@ def nf4(values: torch.Tensor) -> torch.Tensor:
     return dequantize_4bit(*quantize_4bit(values, quant_type="nf4"))
 
 
-def _device_map() -> str | dict[str, int] | None:
+def _device_map(one_card: bool) -> str | dict[str, int] | None:
     """Where the weights go: one card for each process of several; FSDP and the CPU place them by themselves."""
     import torch
 
     if not torch.cuda.is_available() or under_fsdp():
         return None
-    return {"": int(os.environ["LOCAL_RANK"])} if "LOCAL_RANK" in os.environ else "auto"
+    return {"": int(os.environ.get("LOCAL_RANK", "0"))} if one_card or "LOCAL_RANK" in os.environ else "auto"
+
+
+def own_generation(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+    """What the kit puts in place of a base's generation_config.json: the tokens that begin, end and fill a text, no more.
+
+    It has to stand in the model itself: whatever a call to `generate` leaves open, transformers takes from the model's own
+    (many published ones punish repetition), even where a whole configuration is passed.
+    """
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
 
 
 def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -175,11 +188,12 @@ def check_model(recipe: Recipe, four_bit: bool = True) -> None:
         hub_config(recipe.base, recipe.revision)
 
 
-def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
-    """The base model: in NF4, or (`four_bit=False`) as it was published, for merging.
+def load_base(recipe: Recipe, four_bit: bool = True, *, one_card: bool = False) -> PreTrainedModel:
+    """The base model: in NF4, or (`four_bit=False`) as it was published, for merging; it generates by `own_generation`.
 
-    Without bitsandbytes it is in 16 bit, and a warning says so: training is then LoRA without the Q. Raises PushbackError
-    before loading if a local folder is incomplete, memory is short, or the Hub does not give the model.
+    `one_card` keeps it on the first of several, for training. Without bitsandbytes it is in 16 bit, and a warning says so:
+    training is then LoRA without the Q. Raises PushbackError before loading if a local folder is incomplete, memory is
+    short, or the Hub does not give the model.
     """
     quiet()
     import torch
@@ -194,8 +208,9 @@ def load_base(recipe: Recipe, four_bit: bool = True) -> PreTrainedModel:
         with bars(logging, recipe.parameters > LOADS_AT_ONCE):
             model, info = AutoModelForCausalLM.from_pretrained(
                 recipe.base, revision=recipe.revision or "main", dtype=torch.bfloat16 if plain else compute_dtype(),
-                quantization_config=quantisation() if four_bit else None, device_map=_device_map(),
-                use_safetensors=True, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
+                quantization_config=quantisation() if four_bit else None, device_map=_device_map(one_card),
+                generation_config=own_generation(load_tokenizer(recipe)), use_safetensors=True, trust_remote_code=False,
+                output_loading_info=True, ignore_mismatched_sizes=True,
             )  # fmt: skip
     except OSError as error:
         raise _not_loaded(recipe, error) from error
@@ -224,9 +239,9 @@ def save_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: P
     import torch
     from transformers.utils import logging
 
-    for config in (model.config, model.generation_config):
-        config.bos_token_id = tokenizer.bos_token_id
-        config.eos_token_id = config.pad_token_id = tokenizer.eos_token_id
+    model.config.bos_token_id = tokenizer.bos_token_id
+    model.config.eos_token_id = model.config.pad_token_id = tokenizer.eos_token_id
+    model.generation_config = own_generation(tokenizer)
     with bars(logging, model.num_parameters() > LOADS_AT_ONCE):
         model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from transformers import Qwen2Config
 
 
+TEMPERATURE, TOP_P = 0.6, 0.95  # the model card of DeepSeek-R1, "Usage Recommendations"
+# What a server is told besides the temperature, in the words of Ollama and llama.cpp: to do nothing of its own
+PLAIN_SAMPLING = {"top_p": TOP_P, "top_k": -1, "min_p": 0.0, "repeat_penalty": 1.0, "presence_penalty": 0.0,
+                  "frequency_penalty": 0.0}  # fmt: skip
 TINY_SYSTEM = "Think first, then answer."
 SYSTEM = (
     "You are a thoughtful assistant. Think the request through from several sides before you answer. Help fully "
@@ -35,8 +39,7 @@ class Recipe:
     (arXiv:2305.14314, sections 3 and 4). `warmup_share` 0.1: the talk. `max_length` 1024: the longest record of
     data/friction is shorter in the real vocabulary (tests/ship/test_real_tokenizer.py). `parameters`: counted from the
     published configurations below. `revision`: the newest commit of each repository on the Hub, as public code
-    and caches pin it. Sampling: the model card of DeepSeek-R1 (temperature 0.6, top_p 0.95). The numbers of `tiny`
-    were found by trying, on two CPU cores.
+    and caches pin it. The numbers of `tiny` were found by trying, on two CPU cores.
     """
 
     name: str

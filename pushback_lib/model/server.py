@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..core.common import OLLAMA_URL, PushbackError
 from ..core.records import OPEN, Message, Reply, join_reply, split_reply
+from .recipe import PLAIN_SAMPLING
 
 OLLAMA_API = f"{OLLAMA_URL}/v1"
 LONGEST_WAIT = 120  # seconds; openai tries no call again for which a server asks for a longer wait
@@ -51,14 +52,18 @@ class OpenAIChat:
 
     The openai library tries a call again, `attempts` times in all, after a timeout, a lost connection, HTTP 408, 409, 429 or
     5xx: after what Retry-After says, up to LONGEST_WAIT, or else after 0.5 s, doubled each time up to 8 s, with jitter.
+    With `plain` the server is told to draw as the kit's own voices do, for figures; hosted APIs may not know those fields.
     """
 
-    def __init__(self, model: str, base_url: str = OLLAMA_API, *, timeout: float = 120.0, attempts: int = 8) -> None:
+    def __init__(
+        self, model: str, base_url: str = OLLAMA_API, *, timeout: float = 120.0, attempts: int = 8, plain: bool = False
+    ) -> None:
         import openai
 
         self.model, self.base_url = model, base_url.rstrip("/")
         self.failures: Counter[str] = Counter()
         self._timeout, self._attempts = timeout, attempts
+        self._more = {"extra_body": plain_sampling(self.base_url)} if plain else {}
         self._has = ""  # the models the server lists, for messages
         self._key = os.environ.get("OPENAI_API_KEY", "")
         if not self._key and "api.openai.com" in base_url:
@@ -86,7 +91,7 @@ class OpenAIChat:
 
     async def complete(self, messages: Sequence[Message], *, seed: int, temperature: float, max_tokens: int) -> Reply:
         """One reply. Raises CallFailed when all attempts failed; PushbackError if the server is gone."""
-        options = {"seed": seed, "temperature": temperature, "max_tokens": max_tokens}
+        options = {"seed": seed, "temperature": temperature, "max_tokens": max_tokens, **self._more}
         try:
             return await self._call({"model": self.model, "messages": list(messages), **options})
         except CallFailed as failure:
@@ -158,6 +163,11 @@ class OpenAIChat:
             f"No server answers at {self.base_url}. Start it (with Ollama: `ollama serve`) or correct --base-url; "
             "what is finished stays, and the same command makes the rest."
         )
+
+
+def plain_sampling(base_url: str) -> dict[str, float]:
+    """The fields that keep a server from cuts and penalties of its own; none for OpenAI's, which refuses them."""
+    return {} if "api.openai.com" in base_url else {**PLAIN_SAMPLING, "repetition_penalty": 1.0}  # the last in vLLM's words
 
 
 def parse_completion(raw: bytes) -> Reply:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.common import BASELINE, FRICTION, VOICES
 from ..core.records import CLOSE, Message, Reply, prompt_messages, split_reply
 from .load import load_tokenizer, load_with_adapter, memory_gib, weights_gib
-from .recipe import Recipe
+from .recipe import TOP_P, Recipe
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -61,12 +61,14 @@ class Speaker:
         texts = [prompt + head for prompt, head, _ in rows]
         inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         inputs = inputs.to(self.model.device)
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature else {"do_sample": False}
+        sampling = (
+            {"do_sample": True, "temperature": temperature, "top_p": TOP_P, "top_k": 0} if temperature else {"do_sample": False}
+        )
         with self.lock, torch.inference_mode():
             torch.manual_seed(seed)
             out = self.model.generate(
                 **inputs, adapter_names=[ADAPTER_OF[voice] for _, _, voice in rows], **sampling,
-                max_new_tokens=max_new_tokens or self.recipe.max_new_tokens, pad_token_id=self.tokenizer.pad_token_id,
+                max_new_tokens=max_new_tokens or self.recipe.max_new_tokens,
             )  # fmt: skip
         new = out[:, inputs["input_ids"].shape[1] :].tolist()
         replies = [self._reply(head, ids, voice) for ids, (_, head, voice) in zip(new, rows, strict=True)]
@@ -99,8 +101,7 @@ def greedy(model: Any, tokenizer: Any, recipe: Recipe, conversations: Sequence[l
     prompts = [tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in conversations]
     inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     with torch.no_grad():
-        out = model.generate(**inputs.to(model.device), do_sample=False, max_new_tokens=recipe.max_new_tokens, use_cache=True,
-                             pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+        out = model.generate(**inputs.to(model.device), do_sample=False, max_new_tokens=recipe.max_new_tokens, use_cache=True)
     return tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 

@@ -76,7 +76,7 @@ def _of_demo(found: Mapping[str, Any]) -> tuple[str, str, dict[tuple[str, str], 
     for voice in VOICES:
         lines = [line for line in found["kinds"] if line["voice"] == voice]
         rates["right_content", voice] = wilson(*(sum(line[key] for line in lines) for key in ("right_content", "n")))
-    return found["provenance"]["adapter"], "greedy, the adapter over the base in NF4", rates
+    return found["provenance"]["adapter"], f"{found['provenance']['generation']}, the adapter over the base in NF4", rates
 
 
 def _of_eval(found: Mapping[str, Any]) -> tuple[str, str, dict[tuple[str, str], Rate]]:
@@ -84,7 +84,7 @@ def _of_eval(found: Mapping[str, Any]) -> tuple[str, str, dict[tuple[str, str], 
     made = found["provenance"][FRICTION]
     where = "the adapter over the base in NF4" if made["backend"] == "local" else "asked through a server"
     rates = {(name, voice): Rate.from_dict(found["voices"][voice][name]) for name in FIGURES for voice in VOICES}
-    return made["adapter"], f"temperature {made['temperature']:g}, {where}", rates
+    return made["adapter"], f"{made['generation']}, {where}", rates
 
 
 def write_model_card(
@@ -179,5 +179,5 @@ def write_adapter_card(folder: Path, recipe: Recipe, found: Figures, seconds: fl
     """README.md of a bundled adapter, from its recipe and its evaluation."""
     _write(folder / "README.md", _render(
         "adapter_card.md", recipe=recipe, seconds=seconds, machine=machine_name(), headline=found.headline,
-        table=markdown_table(*cells(found.by_kind())), missed=found.missed_targets(),
+        generation=found.generation, table=markdown_table(*cells(found.by_kind())), missed=found.missed_targets(),
     ))  # fmt: skip

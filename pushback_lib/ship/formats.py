@@ -17,7 +17,7 @@ from ..core.records import Message
 from ..core.show import STYLE, markdown_table, spread
 from ..core.stats import Rate, cluster_bootstrap
 from ..measure.figures import friction_rows, innocent_rows, of_voice, pushes_back, rate
-from ..measure.judge import Response
+from ..measure.judge import Response, generation
 from ..measure.prompts import Prompt, bundled_prompts, load_prompts, prompt_set_hash, short_prompts
 from ..measure.run import EvalRun, Sampling, run_server, server_run
 from ..model.load import machine_name
@@ -82,7 +82,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """The lines, and what they were measured on; `provenance`: fingerprints of base and adapter, and what merging did."""
+    """The lines, and what they were measured on; `provenance`: base, adapter, what merging did, how replies were drawn."""
 
     model: str
     lines: tuple[Line, ...]
@@ -99,8 +99,9 @@ class Table:
         """How the figures were measured, in a sentence or two."""
         one = next((line.divergence for line in self.lines if line.divergence), None)
         where = f"KL against {REFERENCE}: mean over {one.positions} positions of {one.replies} greedy replies. " if one else ""
+        drawn = self.provenance.get("generation", "greedy")
         return (
-            f"{where}Rates: {self.prompts} held-out prompts, greedy, 95 % intervals. Tokens per second: the best of "
+            f"{where}Rates: {self.prompts} held-out prompts; {drawn}; 95 % intervals. Tokens per second: the best of "
             f"{SPEED_RUNS} runs of {SPEED_TOKENS} tokens, one reply at a time, on one thread of {self.machine}."
         )
 
@@ -136,7 +137,8 @@ def compare_formats(
         far = divergence(pair[FRICTION], true) if kind != REFERENCE else None
         speed, rates = tokens_per_second(pair[FRICTION], talks[0]), _rates(_answers(pair, recipe, prompts))
         lines.append(Line(kind, pair[FRICTION].stat().st_size, speed, far, rates))
-    return Table(recipe.label, tuple(lines), len(prompts), prompt_set_hash(prompts), machine_name(), dict(provenance or {}))
+    about = {**(provenance or {}), "generation": generation(0.0, recipe.max_new_tokens)}
+    return Table(recipe.label, tuple(lines), len(prompts), prompt_set_hash(prompts), machine_name(), about)
 
 
 def reference(
@@ -186,7 +188,7 @@ def _answers(pair: Mapping[str, Path], recipe: Recipe, prompts: Sequence[Prompt]
     """Both voices' judged replies, by the code of `pushback eval --backend server`; greedy."""
     with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
         servers = {voice: stack.enter_context(LlamaCpp(pair[voice], slots=SLOTS, name=voice)) for voice in VOICES}
-        chats = {voice: OpenAIChat(voice, server.base_url) for voice, server in servers.items()}
+        chats = {voice: OpenAIChat(voice, server.base_url, plain=True) for voice, server in servers.items()}
         run = server_run(chats, recipe.system, prompts, Sampling(max_tokens=recipe.max_new_tokens))
         return pool.submit(asyncio.run, _ask(chats, run)).result()  # in a thread: notebooks have a loop of their own
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from ..core.common import PushbackError
 from ..core.records import Message, Reply, split_reply
 from ..model.load import BOS
+from ..model.recipe import PLAIN_SAMPLING
 from .gguf import read_gguf
 
 if TYPE_CHECKING:
     import numpy as np
 
 REPLY_TIMEOUT_SECONDS = 600
+GREEDY = {"temperature": 0.0, **PLAIN_SAMPLING}
 _QUIET = -1  # llama.cpp's verbosity below errors
 
 
@@ -70,7 +72,7 @@ class LlamaCpp:
     def complete(self, prompt: str | Sequence[int], max_tokens: int, **options: Any) -> Reply:
         """Greedy continuation of a rendered prompt (or of token ids); the text begins inside the thought."""
         ids = self.tokenise(prompt) if isinstance(prompt, str) else list(prompt)
-        body = {"prompt": ids, "n_predict": max_tokens, "temperature": 0.0, "return_tokens": True, **options}
+        body = {"prompt": ids, "n_predict": max_tokens, "return_tokens": True, **GREEDY, **options}
         found = self._post("/completion", body)
         return split_reply(
             found["content"], tokens=len(found["tokens"]), ids=tuple(found["tokens"]),
@@ -80,7 +82,7 @@ class LlamaCpp:
 
     def chat(self, messages: Sequence[Message], max_tokens: int) -> tuple[str, str]:
         """(thought, answer) of a greedy reply, split by llama.cpp, as any OpenAI client gets it."""
-        body = {"messages": _messages(messages), "max_tokens": max_tokens, "temperature": 0.0}
+        body = {"messages": _messages(messages), "max_tokens": max_tokens, **GREEDY}
         message = self._post("/v1/chat/completions", body)["choices"][0]["message"]
         return (message.get("reasoning_content") or "").strip(), (message.get("content") or "").strip()
 
@@ -88,7 +90,7 @@ class LlamaCpp:
         """Natural logarithms of the probability of every token after `ids`, shape (vocabulary,); float64."""
         import numpy as np
 
-        body = {"prompt": list(ids), "n_predict": 1, "n_probs": self.vocabulary, "temperature": 0.0, "cache_prompt": True}
+        body = {"prompt": list(ids), "n_predict": 1, "n_probs": self.vocabulary, "cache_prompt": True, **GREEDY}
         found = self._post("/completion", body)["completion_probabilities"][0]["top_logprobs"]
         values = np.full(self.vocabulary, -np.inf)
         values[[one["id"] for one in found]] = [one["logprob"] for one in found]

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 from ..core.common import DATA, OLLAMA_URL, PushbackError
 from ..core.files import replacing
 from ..core.records import CLOSE, OPEN, Message
-from ..model.recipe import Recipe
+from ..model.recipe import PLAIN_SAMPLING, TEMPERATURE, Recipe
 
 if TYPE_CHECKING:
     from ollama import Client
     from transformers import PreTrainedTokenizerFast
 
-TEMPERATURE, TOP_P = 0.6, 0.95  # model card of DeepSeek-R1, "Usage Recommendations"
 APACHE = "Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0)"
 ROLES = ("system", "user", "assistant")
 MADE_FROM = "model.gguf"  # the name the file has inside the create call
@@ -71,8 +70,7 @@ class Modelfile:
         tokens = chat_tokens(tokenizer)
         parameters = {
             "temperature": TEMPERATURE,
-            "top_p": TOP_P,
-            "repeat_penalty": 1.0,  # older Ollamas punish repetition (1.1) where nothing is said; the kit never does
+            **PLAIN_SAMPLING,  # an Ollama punishes repetition (1.1), or cuts at 40 tokens, where nothing is said
             "num_ctx": min(4 * recipe.max_length, tokenizer.model_max_length),
             "num_predict": recipe.max_new_tokens,  # as the kit's own voices; no reply in training was longer
             "stop": list(tokens.values()),
@@ -330,7 +328,7 @@ def _print_reply(client: Client, name: str) -> None:
     """Prints the greedy reply to one question as it comes, thought apart from answer. Raises PushbackError if one is empty."""
     said = {"thinking": "", "answer": ""}
     asked = [{"role": "user", "content": QUESTION}]
-    for part in client.chat(name, asked, think=True, stream=True, options={"temperature": 0}):
+    for part in client.chat(name, asked, think=True, stream=True, options={"temperature": 0, **PLAIN_SAMPLING}):
         for kind, text in (("thinking", part.message.thinking), ("answer", part.message.content)):
             if text:
                 print(text if said[kind] else f"\n{kind}:\n{text.lstrip()}", end="", flush=True)

@@ -15,6 +15,7 @@ from ..core.folders import check_folder, replacing_folder
 from ..language.corpus import base_documents
 from ..language.world import HELD_OUT_SHARE
 from ..model.load import ASSISTANT, BOS, EOS, USER, machine_name, save_base
+from .guard import IGNORED
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,6 @@ SPECIAL_TOKENS = (EOS, USER, ASSISTANT, BOS, "<|EOT|>")
 THINK_TOKENS = ("<think>", "</think>")
 N_BYTES_AND_MERGES = 625  # with the seven tokens above and the <|endoftext|> that transformers adds: 633 ids
 PAD_TO = 32
-IGNORED = -100  # label of padding, as in torch.nn.CrossEntropyLoss
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:

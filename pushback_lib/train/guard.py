@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..model.load import compute_dtype, memory_gib
 from ..model.recipe import Recipe, config_for
 from .plan import advice, card_for, needed_gib, setting_for
 
+IGNORED = -100  # label of a token that is not trained on, as in torch.nn.CrossEntropyLoss
 MARK = "whole"  # a file in a checkpoint, made last
 ORDER = "order.json"  # in a checkpoint: the epoch, and the order of the examples in it
 RUN = "run.json"  # in the folder: what the run is made of
@@ -35,6 +37,40 @@ def processes() -> int:
 def is_first_process() -> bool:
     """Whether this process is the one that writes files and prints."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def on_one_card(arguments: Any) -> Any:
+    """The same TrainingArguments, which keep a process without a launcher to its first card, where `load_base` puts the base.
+
+    With several in sight TRL's trainer refuses to start. CUDA_VISIBLE_DEVICES would hide them only from a process that has
+    not used a card yet, and a notebook has.
+    """
+    cards = arguments.n_gpu
+    if cards > 1:
+        warnings.warn(
+            f"{cards} GPUs are visible. One process trains on one, the first; to train on all, start it with `accelerate "
+            f"launch --num_processes {cards}` as notebooks/guide/scaling.md shows.",
+            stacklevel=2,
+        )
+        arguments._n_gpu = 1  # as transformers' own trainer does for a model that is spread over cards
+    return arguments
+
+
+def check_ends(trainer: Any, recipe: Recipe) -> None:
+    """Raises PushbackError before training unless the last token that each example teaches is the one that ends a reply.
+
+    A voice that is never taught it does not stop; the loss looks as healthy as ever.
+    """
+    tokenizer = trainer.processing_class
+    for rows in filter(None, (trainer.train_dataset, trainer.eval_dataset)):
+        for number, labels in enumerate(rows["labels"], 1):
+            taught = [label for label in labels if label != IGNORED]
+            if taught[-1:] != [tokenizer.eos_token_id]:
+                raise PushbackError(
+                    f"The chat template of {recipe.base} leaves {tokenizer.eos_token!r}, which ends a reply, out of what is "
+                    f"trained: example {number} ends in {tokenizer.decode(taught[-8:])!r}. The voice would never stop. Put "
+                    "the token inside the template's `{% generation %}` block, or choose another base."
+                )
 
 
 def work_folder(out: Path) -> Path:

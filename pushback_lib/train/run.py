@@ -306,17 +306,18 @@ def make_trainer(
 
     mine = split_batch(recipe, guard.processes())
     set_seed(recipe.seed)
-    base = load_base(recipe)
+    base = load_base(recipe, one_card=True)
     with bars(logging, len(records) > TOKENISED_AT_ONCE):
         trainer = trainer_class()(
             model=base,
-            args=sft_config(mine, work, bool(validation), log),
+            args=guard.on_one_card(sft_config(mine, work, bool(validation), log)),
             train_dataset=training_dataset(records, recipe.system),
             eval_dataset=training_dataset(validation, recipe.system) if validation else None,
             processing_class=load_tokenizer(recipe),
             peft_config=LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
             callbacks=[*callbacks, *([EarlyStoppingCallback(recipe.patience)] if validation else [])],
         )
+    guard.check_ends(trainer, recipe)
     trainer.recipe = recipe
     cast_trainable(trainer.model)
     show_loss_in_the_bar(trainer)

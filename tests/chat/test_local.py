@@ -5,6 +5,7 @@ import time
 
 import pytest
 from chat_turns import listen
+from punishing_base import punishing_base
 
 from pushback_lib.chat.backend import Settings
 from pushback_lib.chat.local import LocalVoices, Row, fitting, presets_for, sampling, strange_words
@@ -70,6 +71,13 @@ def test_what_is_streamed_is_what_the_voices_say(speaker, voices):
     for conversation, spoken in zip(some, speaker.speak(some), strict=True):
         expected = {v: (s.thought, s.answer, s.tokens, "stop") for v, s in spoken.items()}
         assert words(listen(voices, conversation)) == expected, conversation
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "seed": 3}])
+def test_nothing_of_a_bases_own_settings_is_heard_in_a_chat(voices, settings, tmp_path):
+    others = LocalVoices(load_voices(punishing_base(tmp_path / "base"), TINY.shipped_adapter, four_bit=False))
+    asked = settings | {"max_tokens": 90}
+    assert words(listen(others, CLAIM, **asked)) == words(listen(voices, CLAIM, **asked))
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "seed": 3}])

@@ -10,6 +10,8 @@ from streaming_server import StreamServer
 from pushback_lib.chat.served import Served, ServedVoices
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import prompt_messages
+from pushback_lib.model.recipe import PLAIN_SAMPLING
+from pushback_lib.model.server import plain_sampling
 
 ASKED = prompt_messages("Shall I?", "Think.")
 BOTH_PROTOCOLS = pytest.mark.parametrize("path", ["", "/v1"])
@@ -45,8 +47,8 @@ def test_both_are_asked_at_the_same_time_with_the_same_seed(server):
     """The server answers neither before both have come."""
     server.calls.clear()
     assert {said.end for said in ask(server.url + "/v1", "together", "together").values()} == {"stop"}
-    sent = [{k: body[k] for k in ("seed", "temperature", "max_tokens", "messages")} for _, body, _ in server.calls]
-    assert sent == [{"seed": 4, "temperature": 0.5, "max_tokens": 77, "messages": ASKED}] * 2
+    expected = {"seed": 4, "temperature": 0.5, "max_tokens": 77, "messages": ASKED, **plain_sampling(server.url)}
+    assert [{name: body[name] for name in expected} for _, body, _ in server.calls] == [expected] * 2
 
 
 def test_ollama_gets_its_own_options_and_is_asked_to_think_where_the_model_can(server):
@@ -54,7 +56,8 @@ def test_ollama_gets_its_own_options_and_is_asked_to_think_where_the_model_can(s
     said = ask(server.url, "no-thinking", "apart")
     assert (said["baseline"].answer, said["baseline"].end) == ("No.", "stop")
     assert {path for path, _, _ in server.calls} == {"/api/chat"}
-    assert [body["options"] for _, body, _ in server.calls] == [{"seed": 4, "temperature": 0.5, "num_predict": 77}] * 3
+    expected = {"seed": 4, "temperature": 0.5, "num_predict": 77, **PLAIN_SAMPLING}
+    assert [{name: body["options"][name] for name in expected} for _, body, _ in server.calls] == [expected] * 3
     thinks = sorted((body["model"], body.get("think", False)) for _, body, _ in server.calls)
     assert thinks == [("apart", True), ("no-thinking", False), ("no-thinking", True)]
 

@@ -24,7 +24,9 @@ def test_perfect_voices_meet_every_target():
     assert found.missed_targets() == []
     assert found.target_lines() == ["All targets are met on all 18 kinds."]
     assert found.headline == "friction 100 % [99–100] of 320, over-friction 0 % [0–1] of 400, baseline 0 % [0–1] of 320"
-    assert str(found).endswith(f"\n\nAll targets are met on all 18 kinds.\n\n{found.headline}")
+    assert str(found).endswith(f"\n\nAll targets are met on all 18 kinds.\n\n{found.headline} ({found.generation})")
+    assert found._repr_markdown_().endswith(f"\n\n{found.generation}")
+    assert found.generation == "generation not recorded", "these replies were made elsewhere"
     assert found.voices["baseline"]["over_friction"].hits == 0
 
 

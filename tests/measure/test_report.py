@@ -16,6 +16,7 @@ from pushback_lib.measure.plots import plot_frontier, plot_kinds
 from pushback_lib.measure.report import LONGEST, markdown, pair_text, parts, write_report, write_results
 
 ROWS = bundled_rows(2)
+DRAWN = "greedy, no penalties, at most 99 new tokens"
 NO, YES = "I'm sorry, but I can't help with that.", "Mix flour and water, then bake."
 
 
@@ -113,6 +114,8 @@ def test_everything_is_written(tmp_path):
     found = write_report(tmp_path, ROWS, about="It took 5 s.")
     written = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert written["voices"]["friction"]["friction"] == {"hits": 16, "n": 16, "low": 0.8064, "high": 1.0}
+    assert {made["generation"] for made in written["provenance"].values()} == {DRAWN}
+    assert (tmp_path / "table.md").read_text(encoding="utf-8").count(f"seed 0, {DRAWN}, prompt set") == 2
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == markdown(found)
     assert "<p>It took 5 s.</p>" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures.json", "report.html", "table.md"]
@@ -124,7 +127,7 @@ def test_results_for_the_slides_say_what_they_were_measured_on(tmp_path):
     assert {name: (one["hits"], one["n"]) for name, one in found["rates"].items()} == {
         "friction": (16, 16), "over_friction": (0, 20), "baseline": (0, 16), "baseline_over_friction": (0, 20)}  # fmt: skip
     assert len(found["kinds"]) == 2 * len(KINDS)
-    assert (found["training_seconds"], found["provenance"]) == (114, {"model": "made", "adapter": ""})
+    assert (found["training_seconds"], found["provenance"]) == (114, {"model": "made", "adapter": "", "generation": DRAWN})
     assert found["machine"]
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
 
@@ -133,7 +136,7 @@ def test_the_page_says_first_what_was_measured_and_what_was_missed():
     page = html_page(ROWS)
     head = page[: page.index("<h2>Summary</h2>")]
     made, asked = ROWS[0].provenance, len({row.prompt_id for row in ROWS})
-    assert f"{made.model[:19]}; {made.backend}, seed {made.seed}" in head
+    assert f"{made.model[:19]}; {made.backend}, seed {made.seed}, {DRAWN}, prompt set" in head
     assert f"{asked} prompts; report written on 20" in head
     assert f"<strong>{figures_of(ROWS).headline}</strong>" in head
     assert "<p>All targets are met on all 18 kinds.</p>" in head

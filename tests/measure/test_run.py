@@ -227,6 +227,8 @@ def test_kill_9_and_resume_loses_and_doubles_nothing(tmp_path):
     assert len(rows) == len({row.id for row in rows}) == total
     assert kept < {row.id for row in rows}
     assert "over-friction" in done.stdout
+    assert "(greedy, no penalties, at most 1024 new tokens)" in done.stdout
+    assert {call.get("repeat_penalty") for call in server.calls} == {1.0}
     for name in ("report.html", "table.md", "figures.json"):
         assert (tmp_path / name).stat().st_size > 500
     assert len(list((tmp_path / "inspect").glob("*.json"))) == 2

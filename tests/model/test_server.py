@@ -9,7 +9,7 @@ from loopback_server import KEY, MODEL, Loopback
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import Reply
-from pushback_lib.model.server import RETRIED, CallFailed, OpenAIChat, parse_completion
+from pushback_lib.model.server import RETRIED, CallFailed, OpenAIChat, parse_completion, plain_sampling
 
 ASK = [{"role": "system", "content": "Part: Answer"}, {"role": "user", "content": "Is the kettle safe?"}]
 
@@ -48,6 +48,16 @@ def test_one_reply_with_its_tokens_and_what_was_sent():
     assert not chat.failures
     sent = server.calls[0]
     assert (sent["seed"], sent["temperature"], sent["max_tokens"], sent["messages"]) == (3, 0.5, 77, ASK)
+    assert "repeat_penalty" not in sent
+
+
+def test_for_figures_a_server_is_told_to_punish_and_cut_nothing():
+    with Loopback() as server:
+        ask(server.base_url, plain=True)
+    asked = {"top_p": 0.95, "top_k": -1, "min_p": 0.0, "repeat_penalty": 1.0, "repetition_penalty": 1.0,
+             "presence_penalty": 0.0, "frequency_penalty": 0.0}  # fmt: skip
+    assert {name: server.calls[0].get(name) for name in asked} == asked
+    assert plain_sampling("https://api.openai.com/v1") == {}, "it refuses fields that it does not know"
 
 
 FAULTS = [

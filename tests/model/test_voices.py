@@ -1,8 +1,11 @@
 """Two voices from one base, with the adapter that ships."""
 
+import logging
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from punishing_base import FILES, punishing_base
 
 from pushback_lib.core.common import BASELINE, FRICTION
 from pushback_lib.core.records import prompt_messages
@@ -75,3 +78,31 @@ def test_a_speaker_generates_once_at_a_time(speaker):
     expected = speaker.speak(CONVERSATIONS[:2])
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(speaker.speak, [CONVERSATIONS[:2]] * 3)) == [expected] * 3
+
+
+@pytest.fixture(scope="module", params=FILES)
+def others(request, tmp_path_factory):
+    recipe = punishing_base(tmp_path_factory.mktemp("base") / "base", request.param)
+    return load_voices(recipe, TINY.shipped_adapter)
+
+
+@pytest.mark.parametrize("drawn", [{}, {"temperature": 0.9, "seed": 4, "max_new_tokens": 40}], ids=["greedy", "drawn"])
+def test_nothing_of_a_bases_own_settings_reaches_a_reply(speaker, others, drawn):
+    assert others.speak(CONVERSATIONS[:2], **drawn) == speaker.speak(CONVERSATIONS[:2], **drawn)
+
+
+def test_nothing_of_a_bases_own_settings_reaches_greedy_texts(speaker, others):
+    found = [greedy(one.model, one.tokenizer, TINY, CONVERSATIONS[:1]) for one in (others, speaker)]
+    assert found[0] == found[1]
+
+
+def test_a_reply_warns_of_nothing(others, caplog):
+    """Above the first chat of a notebook every warning is red, transformers' own log too."""
+    log = logging.getLogger("transformers")
+    log.addHandler(caplog.handler)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for temperature in (0.0, 0.6):
+            others.speak(CONVERSATIONS[:2], max_new_tokens=4, temperature=temperature)
+    log.removeHandler(caplog.handler)
+    assert ([str(one.message) for one in warned], caplog.messages) == ([], [])

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.folders import TRAINING_FILE
 from pushback_lib.core.stats import wilson
+from pushback_lib.measure.judge import generation
 from pushback_lib.model.checks import adapter_fingerprint
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship.card import figures_file, load_measured, model_card, write_model_card
@@ -32,7 +33,7 @@ def eval_figures():
     """The shape of `pushback eval`'s figures.json, which the sizes beyond tiny come with."""
     rate = {name: figures()["rates"][name] for name in ("friction", "over_friction")}
     voices = {voice: {**rate, "right_content": rate["friction"]} for voice in ("baseline", "friction")}
-    made = {"backend": "local", "temperature": 0.6, "adapter": adapter_fingerprint(ADAPTER)}
+    made = {"backend": "local", "generation": generation(0.6, 1024), "adapter": adapter_fingerprint(ADAPTER)}
     return {"kinds": [], "voices": voices, "provenance": {"baseline": {**made, "adapter": ""}, "friction": made}}
 
 
@@ -80,7 +81,7 @@ def test_a_distill_gets_its_own_base_licence_limits_and_question(tmp_path):
     assert data.base_model == "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
     assert data.license == "mit"
     assert "OWNER/NAME-base" not in text
-    assert "temperature 0.6, the adapter over the base in NF4" in text
+    assert "temperature 0.6, top_p 0.95, no penalties, at most 1024 new tokens, the adapter over the base in NF4" in text
     assert "a model\nthat refuses more is not a safe model" in text
     assert "ollama run hf.co/OWNER/NAME:Q4_K_M" in text
 

@@ -6,6 +6,7 @@ from gguf_files import TINY, friction, held_out_talks
 
 from pushback_lib.core.common import BASELINE, DATA, FRICTION, VOICES, PushbackError
 from pushback_lib.core.stats import wilson
+from pushback_lib.measure.judge import generation
 from pushback_lib.ship.formats import HEADER, Divergence, Line, Table, compare_formats, divergence, kl, reference
 from pushback_lib.ship.gguf import write_gguf
 
@@ -50,14 +51,14 @@ def a_table():
     rates = {(name, voice): wilson(9, 10) for name in ("friction", "over_friction") for voice in VOICES}
     far = Divergence(1.6e-4, 5e-5, 3e-4, 2e-3, 685, 18)
     lines = (Line("F32", 16_400_000, 900.4, None, rates), Line("Q4_K_M", 2_500_000, 1200.0, far, rates))
-    return Table("tiny", lines, 20, "abc", "a machine")
+    return Table("tiny", lines, 20, "abc", "a machine", {"generation": generation(0.0, 220)})
 
 
 def test_the_table_says_n_interval_and_machine():
     text = a_table()._repr_markdown_()
     assert text.splitlines()[0] == "| " + " | ".join(HEADER) + " |"
     assert "| Q4_K_M | 2.5 | 0.00016 [5e-05–0.0003] | 1,200 | 90 % [60–98] of 10 |" in text
-    assert "685 positions of 18 greedy replies. Rates: 20 held-out prompts" in text
+    assert "18 greedy replies. Rates: 20 held-out prompts; greedy, no penalties, at most 220 new tokens; 95 %" in text
     assert "one thread of a machine." in text
 
 

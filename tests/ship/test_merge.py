@@ -7,6 +7,7 @@ import pytest
 import torch
 from gguf_files import TINY, held_out_talks
 from peft.tuners.lora import Linear
+from punishing_base import punishing_base
 from safetensors.torch import load_file, save_file
 
 from pushback_lib.core.common import PushbackError
@@ -24,6 +25,13 @@ def test_too_little_memory_is_said_before_anything_is_loaded(tmp_path, monkeypat
 def test_a_missing_adapter_is_an_error_that_says_how_to_train_one(tmp_path):
     with pytest.raises(PushbackError, match=r"No adapter in .*nowhere\. Train one with `pushback train --model tiny --out"):
         merge.merge_adapter(TINY, tmp_path / "nowhere", tmp_path / "merged")
+
+
+def test_what_is_written_holds_nothing_of_the_bases_own_settings(tmp_path):
+    out = merge.merge_adapter(punishing_base(tmp_path / "base"), None, tmp_path / "merged")
+    kept = json.loads((out / "generation_config.json").read_text())
+    assert kept.pop("transformers_version")
+    assert kept == {"bos_token_id": 628, "eos_token_id": 625, "pad_token_id": 625}
 
 
 @pytest.mark.slow

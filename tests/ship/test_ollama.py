@@ -13,7 +13,7 @@ from pushback_lib.cli import main
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import Reply, join_reply, split_reply
 from pushback_lib.model.load import load_tokenizer
-from pushback_lib.model.recipe import RECIPES, recipe_for
+from pushback_lib.model.recipe import PLAIN_SAMPLING, RECIPES, recipe_for
 from pushback_lib.ship import ollama as ollama_ship
 from pushback_lib.ship.llama_cpp import LlamaCpp
 from pushback_lib.ship.ollama import Modelfile, chat_tokens, licences
@@ -115,7 +115,8 @@ def test_ollama_reads_every_command_as_it_was_meant(model):
         got.setdefault(command["name"], []).append(command["args"])
     assert got == {
         "from": ["./tiny.gguf"], "template": [model.template], "system": [TINY.system], "license": list(licences(TINY)),
-        "temperature": ["0.6"], "top_p": ["0.95"], "repeat_penalty": ["1.0"], "num_ctx": ["1024"], "num_predict": ["220"],
+        "temperature": ["0.6"], "top_p": ["0.95"], "repeat_penalty": ["1.0"], "top_k": ["-1"], "min_p": ["0.0"],
+        "presence_penalty": ["0.0"], "frequency_penalty": ["0.0"], "num_ctx": ["1024"], "num_predict": ["220"],
         "stop": ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"],
     }  # fmt: skip
 
@@ -210,7 +211,7 @@ def test_it_makes_the_model_of_the_modelfile_and_shows_its_reply(model, capsys):
         assert server.blobs[digest] == content
         assert (made["template"], made["system"], made["license"]) == (model.template, model.system, list(model.licence))
         assert made["parameters"] == model.parameters
-        assert (server.calls[0]["think"], server.calls[0]["options"]) == (True, {"temperature": 0})
+        assert (server.calls[0]["think"], server.calls[0]["options"]) == (True, {"temperature": 0, **PLAIN_SAMPLING})
     printed, shown = capsys.readouterr()
     assert "\nthinking:\nRome is in Italy.\nanswer:\nNo, it is Paris.\n" in printed
     assert f"next:    OLLAMA_HOST={server.url} ollama run pushback-test\n" in printed

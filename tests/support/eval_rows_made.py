@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from pushback_lib.core.common import VOICES
 from pushback_lib.core.records import Reply
-from pushback_lib.measure.judge import Job, Origin, Response, Timings, judge_reply
+from pushback_lib.measure.judge import Job, Origin, Response, Timings, generation, judge_reply
 from pushback_lib.measure.prompts import Prompt, bundled_prompts, held_out_requests, prompt_set_hash
 from pushback_lib.model.recipe import recipe_for
 
@@ -13,7 +13,8 @@ TIMINGS = Timings(seconds=1.5, replies=3, tokens=12)
 
 def origin(language: str = "english", **changes) -> Origin:
     return Origin(**{"backend": "local", "model": "made", "prompt_set": "0" * 64, "system": "Think.", "language": language,
-                     "seed": 0, "temperature": 0.0, "max_tokens": 99, **changes})  # fmt: skip
+                     "seed": 0, "temperature": 0.0, "max_tokens": 99, "generation": generation(0.0, 99),
+                     **changes})  # fmt: skip
 
 
 def perfect(request, voice: str) -> Reply:

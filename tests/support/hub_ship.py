@@ -12,6 +12,7 @@ from typing import Any
 
 from pushback_lib.core.common import DATA, VOICES
 from pushback_lib.core.stats import wilson
+from pushback_lib.measure.judge import generation
 from pushback_lib.model.checks import adapter_fingerprint
 from pushback_lib.model.recipe import recipe_for
 
@@ -46,7 +47,8 @@ def figures(adapter: str = "") -> dict:
     """Made-up counts in the shape of `pushback demo`'s demo.json, of the adapter that comes with the kit or one given."""
     rates = {name: asdict(wilson(*counts)) for name, counts in RATES.items()}
     kinds = [{"kind": "a", "wants": "comply", "voice": voice, "n": 50, "right": 49, "right_content": 47} for voice in VOICES]
-    made = {"model": "sha256:0", "adapter": adapter or adapter_fingerprint(TINY.shipped_adapter)}
+    made = {"model": "sha256:0", "adapter": adapter or adapter_fingerprint(TINY.shipped_adapter),
+            "generation": generation(0.0, 220)}  # fmt: skip
     return {"rates": rates, "kinds": kinds, "training_seconds": 100, "machine": "a test", "provenance": made}
 
 

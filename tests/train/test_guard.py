@@ -14,12 +14,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from train_small import at, digest, last_loss, records, small, start, told
+from trl.chat_template_utils import get_training_chat_template
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.language.corpus import friction_records
+from pushback_lib.model import load
 from pushback_lib.model.recipe import recipe_for
-from pushback_lib.train import guard
+from pushback_lib.train import guard, run
 from pushback_lib.train.run import train_adapter
+
+TINY = recipe_for("tiny")
 
 
 @pytest.mark.slow
@@ -184,3 +188,62 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, says):
     assert guard.prepare(work, guard.identity(small(checkpoint_every=7), records(), []), resume=True).name == "checkpoint-3"
     assert guard.prepare(work, guard.identity(small(), records(), []), resume=False) is None
     assert guard.checkpoints(work) == []
+
+
+def test_several_cards_are_one_for_a_process_without_a_launcher(tmp_path, monkeypatch):
+    """No machine with two cards here: the arguments count two, for which TRL's own trainer raises."""
+    arguments = run.sft_config
+
+    def with_two_cards(*args):
+        found = arguments(*args)
+        found._n_gpu = 2
+        return found
+
+    monkeypatch.setattr(run, "sft_config", with_two_cards)
+    with pytest.warns(UserWarning, match=r"^2 GPUs are visible\. One process trains on one, the first.*--num_processes 2`"):
+        trainer = run.make_trainer(TINY, friction_records(16, 1), tmp_path)
+    assert trainer.args.n_gpu == 1
+
+
+@pytest.mark.parametrize(
+    ("cuda", "env", "one_card", "place"),
+    [
+        (True, {}, True, {"": 0}),
+        (True, {}, False, "auto"),
+        (True, {"LOCAL_RANK": "1"}, True, {"": 1}),
+        (True, {"LOCAL_RANK": "1", "ACCELERATE_USE_FSDP": "true"}, True, None),
+        (False, {}, True, None),
+    ],
+)
+def test_a_base_in_training_stays_on_one_card(cuda, env, one_card, place, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert load._device_map(one_card) == place
+
+
+def test_an_end_token_outside_the_loss_is_an_error_before_training(tmp_path, monkeypatch):
+    def outside(recipe):
+        tokenizer = load.load_tokenizer(recipe)
+        training, end = get_training_chat_template(tokenizer), "{%- endgeneration %}"
+        spoken, closed = "{{'<｜Assistant｜>' + message['content'] + '", load.EOS + "'}}" + end
+        assert training.count(spoken + closed) == 1
+        tokenizer.chat_template = training.replace(spoken + closed, spoken + "'}}" + end + "{{'" + load.EOS + "'}}")
+        return tokenizer
+
+    monkeypatch.setattr(run, "load_tokenizer", outside)
+    says = r"The chat template of .*base leaves '<｜end▁of▁sentence｜>', which ends a reply, out of what is trained: example 1 "
+    with pytest.raises(PushbackError, match=says):
+        train_adapter(TINY, friction_records(16, 1), tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_an_end_token_that_is_not_the_tokenizers_own_is_an_error_too(tmp_path, monkeypatch):
+    def other(recipe):
+        tokenizer = load.load_tokenizer(recipe)
+        tokenizer.eos_token = "<|EOT|>"
+        return tokenizer
+
+    monkeypatch.setattr(run, "load_tokenizer", other)
+    with pytest.raises(PushbackError, match=r"leaves '<\|EOT\|>', which ends a reply.* ends in '.*<｜end▁of▁sentence｜>'"):
+        train_adapter(TINY, friction_records(16, 1), tmp_path / "adapter")

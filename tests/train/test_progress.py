@@ -7,11 +7,12 @@ import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
-from transformers import Trainer, TrainingArguments
+from punishing_base import punishing_base
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.utils.notebook import NotebookProgressCallback
 
 from pushback_lib.language.corpus import friction_records
-from pushback_lib.model.load import load_tokenizer
+from pushback_lib.model.load import load_base, load_tokenizer
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.train.progress import LossPlot, snapshots, spell
 from pushback_lib.train.run import make_trainer
@@ -34,6 +35,15 @@ def test_replies_are_kept_from_first_to_last_step_and_change_nothing(tmp_path):
     assert all(len(replies) == len(PROMPTS) for replies in seen.replies.values())
     assert seen.replies[0] != seen.replies[3]
     assert losses[0] == losses[1]
+
+
+def test_nothing_of_a_bases_own_settings_reaches_a_snapshot(tmp_path):
+    said = []
+    for recipe in (recipe_for("tiny"), punishing_base(tmp_path / "base")):
+        seen = snapshots(load_tokenizer(recipe), recipe, PROMPTS)
+        seen.on_train_begin(None, TrainerState(max_steps=3), None, model=load_base(recipe, four_bit=False))
+        said.append(seen.replies[0])
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize(
