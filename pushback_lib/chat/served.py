@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.common import BASELINE, FRICTION, OLLAMA_URL, PushbackError
 from ..core.records import Message
 from ..measure.prompts import load_prompts
+from ..model.reach import CONNECT_SECONDS, NUM_CTX, api_key, checked_url, cut_prompt, made, no_answer, refused, words
 from ..model.recipe import PLAIN_SAMPLING, SYSTEM
-from ..model.server import plain_sampling
+from ..model.server import ollama_fields, plain_sampling, spoken
 from .backend import Backend, Event, Preset, Put, Settings, in_thread, plain, presets_from
 
+if TYPE_CHECKING:
+    import httpx
+
 SILENCE_SECONDS = 120.0  # without a byte, after which a server is given up
-CONNECT_SECONDS = 10.0
 STOP_CHECK_SECONDS = 0.05  # between two looks at the stop sign
 ENDS = ("stop", "length")  # any other reason to finish is an error
 
@@ -36,15 +38,11 @@ class Served:
     prefilled: bool = False
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise PushbackError(
-                f"{self.url!r} is not the URL of a server. Pass one like {OLLAMA_URL} or http://localhost:8080/v1."
-            )
+        object.__setattr__(self, "url", checked_url(self.url))
 
     @property
     def speaks_openai(self) -> bool:
-        return self.url.rstrip("/").endswith("/v1")
+        return self.url.endswith("/v1")
 
 
 class ServedVoices(Backend):
@@ -69,110 +67,145 @@ class ServedVoices(Backend):
         """Waits for both voices; `asyncio.run` then cancels what `stop` cut short, which closes its connection."""
         waiting = {asyncio.create_task(self._ask(voice, said, settings, start, put)) for voice, said in conversations.items()}
         while waiting and not stop.is_set():
-            _, waiting = await asyncio.wait(waiting, timeout=STOP_CHECK_SECONDS)
+            ended, waiting = await asyncio.wait(waiting, timeout=STOP_CHECK_SECONDS)
+            for task in ended:
+                task.result()  # raises what went wrong in explaining an error
 
     async def _ask(self, voice: str, messages: list[Message], settings: Settings, start: float, put: Put) -> None:
         """One voice's events. Pieces are counted as tokens until the server says how many there were."""
-        served, tokens, end, error = self.served[voice], 0, "", ""
+        served, tokens, prompt, end, error = self.served[voice], 0, 0, "", ""
 
-        def event(**news: str) -> Event:
-            return Event(voice, time.perf_counter() - start, tokens=tokens, prefilled=served.prefilled, **news)
+        def event(**news: Any) -> Event:
+            return Event(voice, time.perf_counter() - start, tokens=tokens, **{"prefilled": served.prefilled} | news)
 
         try:
             ask = _openai if served.speaks_openai else _ollama
-            async for thought, text, counted, reason in ask(served, messages, settings):
-                tokens, end = counted or tokens + bool(thought or text), reason or end
-                put(event(thought=thought, text=text))
-            if end not in ENDS:
-                why = f"with the reason {end!r}" if end else "without a reason"
-                end, error = "error", f"The server at {served.url} ended the reply {why}. Look at its log, then send again."
+            async for piece in ask(served, messages, settings):
+                tokens = piece.tokens or tokens + bool(piece.thought or piece.text)
+                prompt, end = piece.prompt or prompt, piece.end or end
+                put(event(thought=piece.thought, text=piece.text))
+            end, error = _judged(served, end, cut_prompt(messages, prompt, 0 if served.speaks_openai else NUM_CTX))
         except Exception as failure:  # in a task it would be invisible: it belongs into the voice's pane
             end, error = "error", _explained(served, failure)
-        put(event(end=end, error=error))
+        # without a tag before the limit, all may be a thought that the template opened; Ollama's own protocol keeps it apart
+        put(event(end=end, error=error, prefilled=served.prefilled or (end == "length" and served.speaks_openai)))
 
 
-Piece = tuple[str, str, int, str]  # thought, text, the server's own count of tokens (0: not yet), its reason to finish
+class Piece(NamedTuple):
+    """A piece of a reply, and what the server says of it: tokens of reply and prompt (0: not yet), its reason to end."""
+
+    thought: str = ""
+    text: str = ""
+    tokens: int = 0
+    prompt: int = 0
+    end: str = ""
+
+
+def _judged(served: Served, end: str, cut: str) -> tuple[str, str]:
+    """How a reply ended, and what is wrong with that."""
+    if end not in ENDS:
+        why = f"with the reason {end!r}" if end else "without a reason"
+        return "error", f"The server at {served.url} ended the reply {why}. Look at its log, then send again."
+    return ("error", f"The reply is not to this prompt: {cut}.") if cut else (end, "")
 
 
 async def _openai(served: Served, messages: list[Message], settings: Settings) -> AsyncIterator[Piece]:
-    import openai
-
-    limits = openai.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
-    no_key = {} if _key() else {"Authorization": openai.Omit()}
-    async with openai.AsyncOpenAI(api_key=_key() or "none", base_url=served.url, timeout=limits, max_retries=0) as client:
-        chunks = await client.chat.completions.create(
-            model=served.model, messages=messages, seed=settings.seed, temperature=settings.temperature,
-            max_tokens=settings.max_tokens, stream=True, stream_options={"include_usage": True}, extra_headers=no_key,
-            extra_body=plain_sampling(served.url),
-        )  # fmt: skip
-        async for chunk in chunks:
-            for choice in chunk.choices or ():
-                apart = choice.delta.model_extra or {}
-                thought = apart.get("reasoning_content") or apart.get("reasoning") or ""
-                yield thought, choice.delta.content or "", 0, choice.finish_reason or ""
-            if chunk.usage:
-                yield "", "", chunk.usage.completion_tokens, ""
+    asked = {"model": served.model, "messages": messages, "seed": settings.seed, "temperature": settings.temperature,
+             "max_tokens": settings.max_tokens, "stream": True, "stream_options": {"include_usage": True},
+             **plain_sampling(served.url)}  # fmt: skip
+    async for chunk in _chunks(served, "/chat/completions", asked):
+        for choice in chunk.get("choices") or ():
+            if failure := choice.get("error"):
+                raise _Said(words(json.dumps(failure)))
+            whole = choice.get("message")  # of a server that does not stream; it need not say why it ended
+            end = choice.get("finish_reason") or ("stop" if whole else "")
+            yield Piece(*spoken(whole or choice.get("delta") or {}), end=str(end))
+        usage = chunk.get("usage") or {}
+        yield Piece(tokens=usage.get("completion_tokens") or 0, prompt=usage.get("prompt_tokens") or 0)
 
 
 async def _ollama(served: Served, messages: list[Message], settings: Settings) -> AsyncIterator[Piece]:
     """Asks for the thinking apart, and without it where the model cannot think."""
-    import httpx
-    import ollama
-
     options = {"seed": settings.seed, "temperature": settings.temperature, "num_predict": settings.max_tokens, **PLAIN_SAMPLING}
-    headers = {"Authorization": f"Bearer {_key()}"} if _key() else {}
+    asked = {"model": served.model, "messages": messages, **ollama_fields(options), "stream": True}
+    for think in ({"think": True}, {}):
+        try:
+            async for part in _chunks(served, "/api/chat", asked | think):
+                end = (part.get("done_reason") or "stop") if part.get("done") else ""
+                count, prompt = part.get("eval_count") or 0, part.get("prompt_eval_count") or 0
+                yield Piece(*spoken(part.get("message") or {}), tokens=count, prompt=prompt, end=str(end))
+            return
+        except PushbackError as error:
+            if not think or "does not support thinking" not in str(error):
+                raise
+
+
+class _Said(Exception):
+    """An error that the server sent in the middle of a reply, in its words."""
+
+
+async def _chunks(served: Served, path: str, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects of a reply: one, where the server does not stream. Raises PushbackError, _Said, ValueError, httpx's."""
+    import httpx
+
+    headers = {"Authorization": f"Bearer {key}"} if (key := api_key()) else {}
     limits = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
-    async with ollama.AsyncClient(served.url, headers=headers, timeout=limits) as client:
-        think: bool | None = True
-        while True:
+    client = made(lambda: httpx.AsyncClient(headers=headers, timeout=limits, follow_redirects=True))
+    async with client, client.stream("POST", served.url + path, json=asked) as answer:
+        if answer.is_error:
+            said = words(await answer.aread() or answer.reason_phrase)
+            raise PushbackError(refused(served.url, served.model, answer.status_code, said))
+        kind = answer.headers.get("content-type", "")
+        events = served.speaks_openai and "json" not in kind and "html" not in kind
+        async for chunk in _events(answer) if events else _values(answer):
+            if not isinstance(chunk, dict):
+                raise ValueError(str(chunk))
+            if chunk.get("error") or chunk.get("detail") or isinstance(chunk.get("message"), str):
+                raise _Said(words(json.dumps(chunk)))
+            yield chunk
+
+
+async def _events(answer: httpx.Response) -> AsyncIterator[Any]:
+    """The JSON values in server-sent events."""
+    from httpx_sse import EventSource
+
+    answer.headers["content-type"] = "text/event-stream"  # some servers call it otherwise, or not at all
+    async for event in EventSource(answer).aiter_sse():
+        if event.data.startswith("[DONE]"):
+            return
+        if event.data:  # else it only keeps the connection open
+            yield json.loads(event.data)
+
+
+async def _values(answer: httpx.Response) -> AsyncIterator[Any]:
+    """The JSON values of a body: one in each line, or one over several; their strings may hold any character."""
+    rest, decoder = "", json.JSONDecoder()
+    async for text in answer.aiter_text():
+        rest = (rest + text).lstrip()
+        while rest:
             try:
-                async for part in await client.chat(served.model, messages, stream=True, think=think, options=options):
-                    end = (part.done_reason or "stop") if part.done else ""
-                    yield part.message.thinking or "", part.message.content or "", part.eval_count or 0, end
-                return
-            except ollama.ResponseError as error:
-                if not think or "does not support thinking" not in str(error):
-                    raise
-                think = None
-
-
-def _key() -> str:
-    return os.environ.get("OPENAI_API_KEY", "")
+                value, end = decoder.raw_decode(rest)
+            except ValueError:
+                break  # it may go on in the next text
+            yield value
+            rest = rest[end:].lstrip()
+    if rest:
+        raise json.JSONDecodeError("no JSON", rest, 0)
 
 
 def _explained(served: Served, error: Exception) -> str:
-    """What failed, in plain words, and what to do; for the errors of both clients. The key appears in none."""
+    """What failed, in plain words, and what to do. The key appears in none."""
     import httpx
-    import ollama
-    import openai
 
-    if isinstance(error, openai.APIConnectionError | httpx.TransportError):
-        kind = type(error.__cause__ or error).__name__
-        if kind.startswith("Connect"):
-            command = "its own start command" if served.speaks_openai else "`ollama serve`, then `ollama list`"
-            return f"No server answers at {served.url}. Start it ({command}), or correct the URL."
-        return f"The connection to {served.url} broke ({kind}). What came so far is shown; send the prompt again."
-    if isinstance(error, ollama.ResponseError):
-        status, said = error.status_code, str(error.error)
-    elif isinstance(error, openai.APIStatusError):
-        status, said = error.status_code, error.response.text
-    elif isinstance(error, openai.APIError):
-        status, said = -1, error.body if isinstance(error.body, str) else error.message
-    elif isinstance(error, ValueError):
+    if isinstance(error, httpx.TransportError):
+        start = "its own start command" if served.speaks_openai else "`ollama serve`, then `ollama list`"
+        return no_answer(served.url, error, start)
+    if isinstance(error, _Said):
+        return f"The server at {served.url} gave up: {error}. Look at its log, then send again."
+    if isinstance(error, ValueError):
         line = error.doc if isinstance(error, json.JSONDecodeError) else str(error)
         return (
-            f"The server at {served.url} sent a line that is no piece of a chat: {line[:120]!r}. Check that the URL is that of "
+            f"The server at {served.url} sent what is no piece of a chat: {words(line)[:120]!r}. Check that the URL is that of "
             "a chat server; one that speaks the OpenAI protocol mostly ends in /v1."
         )
-    else:
-        return plain(error)
-    said = " ".join((said.replace(_key(), "[key]") if _key() else said).split())[:200]
-    if status in (401, 403):
-        return f"The server at {served.url} refused the key (HTTP {status}). Set OPENAI_API_KEY, then send again."
-    if status == 404:
-        return (
-            f"The server at {served.url} does not know the model {served.model!r} (HTTP 404: {said}). Check its name "
-            "(with Ollama: `ollama list`, `ollama pull`), and that the URL of an OpenAI-compatible server ends in /v1."
-        )
-    what = f"answered HTTP {status}" if status > 0 else "gave up"
-    return f"The server at {served.url} {what}: {said}. Look at its log, then send again."
+    return plain(error)

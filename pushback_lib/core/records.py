@@ -20,8 +20,8 @@ class Reply(BaseModel):
     """One voice's reply: of a model, a server or a recording, complete or what came so far.
 
     `tokens` were generated; `first_token`, `thinking` (until the thought was closed) and `seconds` count from the sending;
-    `timing` holds (seconds, more thought, more answer). `end` is "" while it goes on. Files leave out the last four:
-    the raw `text`, its token `ids`, whether the thought was `closed`, and the tokens of the prompt.
+    `timing` holds (seconds, more thought, more answer). `end` is "" while it goes on. Files leave out the last five:
+    the raw `text`, its token `ids`, whether the thought was `closed`, the tokens of the prompt, and why a server `cut` it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +40,7 @@ class Reply(BaseModel):
     ids: tuple[int, ...] = Field(default=(), exclude=True)
     closed: bool = Field(default=True, exclude=True)
     prompt_tokens: int = Field(default=0, exclude=True)
+    cut: str = Field(default="", exclude=True)
 
     @property
     def finished(self) -> bool:

@@ -173,7 +173,7 @@ class _Asker:
                 last = failure
                 if isinstance(failure, Rejected):
                     self.tally.rejected[failure.reason] += 1
-                elif failure.reason != "malformed":  # the client has tried the others again already
+                elif failure.reason not in ("malformed", "error_body"):  # the client has tried the others again already
                     break
         raise Abandoned(f"{part}: {last}") from last
 
@@ -277,11 +277,11 @@ _LABEL = re.compile(rf"^\W*(?:{_NAMES}|answer|thought|message|reply|user)\b\**\s
 def clean_text(reply: Reply, limits: tuple[int, int]) -> str:
     """The usable text of a reply, without the model's own `<think>` part, labels and outer quotes.
 
-    Raises Rejected: `cut_off`, `empty`, `error`, `control_tokens`, `too_short`, `too_long`, `wrong_language`,
-    `personal_data`.
+    Raises Rejected: `cut_off` (with the server's reason, if that is not the limit of tokens), `empty`, `error`,
+    `control_tokens`, `too_short`, `too_long`, `wrong_language`, `personal_data`.
     """
     if not reply.finished:
-        raise Rejected("cut_off")
+        raise Rejected(f"cut_off: {reply.cut}" if reply.cut not in ("", "length") else "cut_off")
     if not reply.closed:
         raise Rejected("cut_off", f"{OPEN} never closed")
     text = _unquoted(_LABEL.sub("", reply.answer).strip())

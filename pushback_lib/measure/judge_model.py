@@ -85,6 +85,8 @@ async def judge_rows(
 
             async def ask(row: Response) -> None:
                 reply = await chat.complete(question(row), seed=0, temperature=0.0, max_tokens=1024)
+                if not reply.finished:
+                    raise CallFailed("cut_off", f"the server's reason is {reply.cut!r}")
                 verdict = Verdict(id=row.id, model=chat.model, rubric=RUBRIC_VERSION, **read_verdict(reply.text))
                 file.append(verdict)
                 found[row.id] = verdict

@@ -148,7 +148,7 @@ def test_a_server_is_asked_every_prompt_once(out):
 def test_a_server_that_dies_mid_run_loses_nothing(out):
     with Loopback(faults=("dropped",), fault_rate=0.5) as server:
         server.draw.random = chain(repeat(1.0, 20), repeat(0.0)).__next__  # 20 calls succeed, and then none does
-        with pytest.raises(PushbackError, match="No server answers"):
+        with pytest.raises(PushbackError, match=r"The connection to .* broke"):
             serve(server, out, concurrency=4)
         kept = {row.id for row in load_responses(out)}
         assert 16 <= len(kept) == server.served["ok"]  # what was on its way when the first call gave up came in

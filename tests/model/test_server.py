@@ -6,6 +6,7 @@ import socket
 
 import pytest
 from loopback_server import KEY, MODEL, Loopback
+from ollama_loopback import OllamaLoopback
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import Reply
@@ -27,12 +28,16 @@ def waited(monkeypatch):
     return found
 
 
-def ask(url: str, *, model: str = MODEL, check: bool = False, **options) -> tuple[Reply | None, OpenAIChat]:
+def ask(
+    url: str, *, model: str = MODEL, check: bool = False, check_first: bool = False, **options
+) -> tuple[Reply | None, OpenAIChat]:
     async def work():
         chat = OpenAIChat(model, url, **{"timeout": 0.5, "attempts": 3, **options})
         try:
             if check:
                 return await chat.check(), chat
+            if check_first:
+                await chat.check()
             return await chat.complete(ASK, seed=3, temperature=0.5, max_tokens=77), chat
         finally:
             await chat.close()
@@ -43,7 +48,7 @@ def ask(url: str, *, model: str = MODEL, check: bool = False, **options) -> tupl
 def test_one_reply_with_its_tokens_and_what_was_sent():
     with Loopback() as server:
         reply, chat = ask(server.base_url)
-    assert (reply.end, reply.prompt_tokens) == ("stop", 50)
+    assert (reply.end, reply.prompt_tokens) == ("stop", 12)
     assert reply.text
     assert not chat.failures
     sent = server.calls[0]
@@ -65,8 +70,8 @@ FAULTS = [
     ("rate_limited", CallFailed, "rate_limited: HTTP 429: slow down", 3),
     ("server_error", CallFailed, "server_error: HTTP 500: out of memory", 3),
     ("half_json", CallFailed, "malformed: ", 1),  # the debate asks again, with another seed
-    ("dropped", PushbackError, "No server answers", 3),
-    ("out_of_quota", PushbackError, "has no quota left", 3),
+    ("dropped", PushbackError, r"The connection to http://\S+ broke \(RemoteProtocolError: peer closed", 3),
+    ("out_of_quota", PushbackError, r"has no quota left .HTTP 429: slow down.", 3),
     ("come_back_later", PushbackError, "asks to wait 7200 s .HTTP 429: slow down.", 1),
 ]
 
@@ -126,7 +131,7 @@ def test_an_unreachable_server_is_named_with_the_cure():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with pytest.raises(PushbackError, match=f"No server answers at {url}. Start it"):
+    with pytest.raises(PushbackError, match=rf"No server answers at {url} \(ConnectionRefusedError: .*\). Start it"):
         ask(url, check=True)
 
 
@@ -143,7 +148,7 @@ def test_a_paid_server_without_a_key_is_refused_before_any_call(monkeypatch):
 
 
 BODIES = [
-    *rb'|{|[]|<html>Bad gateway</html>|{"choices": []}|{"choices": null}|{"choices": [{}]}|{"error": "busy"}'.split(b"|"),
+    *rb'|{|[]|<html>Bad gateway</html>|{"choices": []}|{"choices": null}|{"choices": [{}]}|{"message": "busy"}'.split(b"|"),
     b'{"choices": [{"message": null}]}',
     b"\xff\xfe",
 ]
@@ -160,12 +165,30 @@ def test_a_body_without_text_or_usage_is_an_empty_reply():
     assert parse_completion(raw) == Reply(end="stop")
 
 
+@pytest.mark.parametrize("body", [
+    {"error": {"message": "out of memory", "code": 500}},
+    {"error": "out of memory"},
+    {"choices": [{"message": {"content": ""}, "finish_reason": "error", "error": {"message": "out of memory", "code": 502}}]},
+])  # fmt: skip
+def test_a_200_with_an_error_is_told_in_the_servers_words(body):
+    with pytest.raises(CallFailed, match=r"error_body: out of memory$"):
+        parse_completion(json.dumps(body).encode())
+
+
 REPLIES = [
     ({"content": "\n\nNo.", "reasoning_content": "\nHm.\n"}, "stop", ("Hm.", "No.", True, "stop")),  # llama.cpp
     ({"content": "No.", "reasoning": "Hm."}, None, ("Hm.", "No.", True, "stop")),  # Ollama
     ({"content": "<think>\nHm.\n</think>\n\nNo."}, "stop", ("Hm.", "No.", True, "stop")),  # the text as it was generated
-    ({"content": "No.", "reasoning_content": None}, "content_filter", ("", "No.", True, "length")),
-    ({"content": None}, "tool_calls", ("", "", True, "length")),
+    (
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "No."}]},
+        "stop",
+        ("Hm.", "No.", True, "stop"),
+    ),  # Mistral
+    ({"content": None, "refusal": "No."}, "stop", ("", "No.", True, "stop")),  # OpenAI
+    ({"content": "Hm. And", "reasoning_content": None}, "content_filter", ("Hm. And", "", False, "length")),
+    ({"content": "Hm. And"}, "length", ("Hm. And", "", False, "length")),  # cut before a tag: a thought that nobody opened
+    ({"content": "Hm.</think>No. And"}, "length", ("Hm.", "No. And", True, "length")),
+    ({"content": None}, "tool_calls", ("", "", False, "length")),
     ({"content": "", "reasoning_content": "Hm. And"}, "length", ("Hm. And", "", False, "length")),
 ]
 
@@ -175,3 +198,54 @@ def test_reasoning_is_not_lost_and_only_a_reply_that_the_model_ended_is_complete
     raw = json.dumps({"choices": [{"message": message, "finish_reason": finish}], "usage": None}).encode()
     found = parse_completion(raw)
     assert (found.thought, found.answer, found.closed, found.end) == wanted
+
+
+ENDS = [
+    ("stop", ""),
+    (None, ""),
+    ("", ""),
+    *((word, word) for word in ("length", "content_filter", "error", "tool_calls", "odd")),
+]
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(("reason", "cut"), ENDS)
+def test_only_stop_or_nothing_ends_a_reply(native, reason, cut):
+    message, usage = {"content": "No."}, {"prompt_eval_count": 7, "eval_count": 3}
+    body = (
+        {"message": message, "done_reason": reason, **usage}
+        if native
+        else {"choices": [{"message": message, "finish_reason": reason}]}
+    )
+    found = parse_completion(json.dumps(body).encode())
+    assert (found.finished, found.cut, found.answer) == (not cut, cut, "" if cut else "No.")
+    assert (found.prompt_tokens, found.tokens) == ((7, 3) if native else (0, 0))
+
+
+def test_a_server_that_is_slow_is_told_once(monkeypatch, capsys):
+    monkeypatch.setattr("pushback_lib.model.server.QUIET_SECONDS", 0.05)
+    with Loopback(faults=("timeout",), fault_rate=1.0, hang=0.4) as server, pytest.raises(CallFailed):
+        ask(server.base_url, timeout=0.2, attempts=2)
+    assert capsys.readouterr().err.count(f"The server at {server.base_url} has not replied for 0.05 s") == 1
+
+
+def test_a_prompt_that_the_server_cut_is_a_failed_call(monkeypatch):
+    monkeypatch.setattr("loopback_server.good_text", lambda body: "It is fine.")
+    with Loopback() as server:
+        server.window = 5
+        with pytest.raises(CallFailed, match=r"prompt_cut: the server read 5 tokens of a prompt of 6 words"):
+            ask(server.base_url)
+
+
+def test_an_ollama_is_asked_by_its_own_protocol_with_room_for_the_prompt():
+    with OllamaLoopback(say=lambda _: ("Hm.", "No.", 9)) as server:
+        server.models[f"{MODEL}:latest"] = {"template": "", "system": ""}
+        reply, _ = ask(f"{server.url}/v1", check_first=True)
+        assert (reply.thought, reply.answer, reply.prompt_tokens, reply.end) == ("Hm.", "No.", 9, "stop")
+        options = {"seed": 3, "temperature": 0.5, "num_predict": 77, "num_ctx": 8192}
+        assert server.calls == [
+            {"model": MODEL, "messages": ASK, "stream": False, "truncate": False, "shift": False, "options": options}
+        ]
+        server.say = lambda _: ("Hm.", "No.", 8192)
+        with pytest.raises(CallFailed, match="prompt_cut"):
+            ask(f"{server.url}/v1", check_first=True)

@@ -29,6 +29,7 @@ class Loopback(LoopbackServer):
         super().__init__(_Handler)
         self.faults, self.fault_rate, self.delay, self.hang = faults, fault_rate, delay, hang
         self.served: Counter[str] = Counter()
+        self.window = 100_000  # tokens of a prompt; more are cut off
         self.draw, self.base_url = random.Random(7), f"{self.url}/v1"
 
     def next_fault(self) -> str:
@@ -73,7 +74,8 @@ class _Handler(QuietHandler):
             self.stream([bytes([byte]) for byte in half], pause=self.server.hang / len(half))
         else:
             time.sleep(self.server.delay)
-            self.send(200, _completion(*BAD_TEXT.get(fault, (good_text(body), "stop"))))
+            count = 2 * sum(len(message["content"].split()) for message in body["messages"])
+            self.send(200, _completion(*BAD_TEXT.get(fault, (good_text(body), "stop")), min(self.server.window, count)))
 
 
 def good_text(body: dict) -> str:
@@ -90,7 +92,7 @@ def good_text(body: dict) -> str:
     return f"The {thing} in row {number} looks settled, but [[nobody has opened the {thing}]] since the move."
 
 
-def _completion(text: str, finish: str) -> dict:
+def _completion(text: str, finish: str, prompt: int = 50) -> dict:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
-    usage = {"prompt_tokens": 50, "completion_tokens": len(text.split()), "total_tokens": 50 + len(text.split())}
+    usage = {"prompt_tokens": prompt, "completion_tokens": len(text.split()), "total_tokens": prompt + len(text.split())}
     return {"id": "x", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice], "usage": usage}

@@ -49,6 +49,12 @@ class _Handler(QuietHandler):
             return self._blob(self.path.removeprefix("/api/blobs/"), body)
         if route == "GET /api/tags":
             return self.send(200, {"models": [{"name": name, "model": name} for name in self.server.models]})
+        if route == "GET /api/version":
+            return self.send(200, {"version": "0.30.0"})
+        if route == "GET /v1/models":
+            return self.send(
+                200, {"object": "list", "data": [{"id": name, "owned_by": "library"} for name in self.server.models]}
+            )
         given = json.loads(body)
         if route == "POST /api/create":
             return self._create(given)

@@ -8,11 +8,15 @@ from loopback import LoopbackServer, QuietHandler
 
 
 class StreamServer(LoopbackServer):
-    """Model names say what is streamed, see PARTS; `calls` are (path, body, headers), `broken` tells of a closed connection."""
+    """Model names say what is streamed: `raw` holds a content type and bytes by name, PARTS the rest.
+
+    `calls` are (path, body, headers), `broken` tells of a closed connection.
+    """
 
     def __init__(self, pause: float = 0.0) -> None:
         super().__init__(_Handler)
         self.pause, self.broken, self.both = pause, threading.Event(), threading.Barrier(2)
+        self.raw: dict[str, tuple[str, list[bytes]]] = {}
 
 
 class _Handler(QuietHandler):
@@ -24,6 +28,9 @@ class _Handler(QuietHandler):
             self.send(400, {"error": f'"{model}" does not support thinking'})
         elif model.startswith("http-"):
             self.send(int(model.removeprefix("http-")), {"error": "the key sk-secret is <b>wrong</b>"})
+        elif model in self.server.raw:
+            kind, pieces = self.server.raw[model]
+            self.stream(pieces, kind)
         else:
             try:
                 self.stream(self._lines(model), "text/event-stream", self.server.pause)
