@@ -104,7 +104,7 @@ def _models(recipe: Recipe, kind: str, folder: Path, merged: str | Path | None) 
 
 def shipped_gguf(kind: str) -> Path | None:
     """The friction GGUF of this kind that comes with the kit; None if there is none."""
-    return next(iter(sorted(SHIPPED.glob(f"*{kind}.gguf"))), None)
+    return next(iter(sorted(SHIPPED.glob(f"[!.]*{kind}.gguf"))), None)
 
 
 def _bundle(node: str) -> str:

@@ -131,9 +131,10 @@ def _distance(logits: torch.Tensor, true: torch.Tensor) -> float:
 
 
 def _limit(layers: int) -> float:
-    """How far rounding to bf16 can move the logits: 2^-8, its unit, for each matrix on the way; errors add as squares do.
+    """How far rounding may move the logits: 2^-8, the most that bf16 moves a number, for each of a layer's seven matrices,
+    added as independent errors are, by their squares.
 
-    Measured with seven matrices a layer, on 5 to 64 layers: a tenth to a third of it in fp32, up to a half in bf16.
+    Measured on models of 5 to 64 layers, `tiny` among them: 5 to 17 % of this in fp32, 26 to 46 % where bf16 computes too.
     """
     return 2**-8 * (7 * layers) ** 0.5
 

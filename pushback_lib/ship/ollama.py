@@ -222,7 +222,7 @@ def check_name(name: str, *, push: bool = False) -> None:
 def bundled_gguf(recipe: Recipe) -> Path:
     """The one GGUF that comes with the kit. Raises PushbackError for another size, or if it is not there."""
     folder = DATA / "tiny" / "ship"
-    files = sorted(folder.glob("*.gguf")) if recipe.name == "tiny" else []
+    files = sorted(folder.glob("[!.]*.gguf")) if recipe.name == "tiny" else []
     if len(files) != 1:
         where = f"{len(files)} GGUF files in {folder}" if recipe.name == "tiny" else f"No GGUF of {recipe.name!r} comes along"
         raise PushbackError(f"{where}. Make one with `pushback ship gguf --model {recipe.name}`, and pass it as --gguf.")

@@ -57,6 +57,7 @@ def test_the_whole_flow_leaves_everything_and_no_part(tmp_path):
         *(f"pushback-tiny-friction-{kind}.gguf" for kind in ("F32", "Q4_K_M", "Q8_0")),
     ]  # fmt: skip
     assert {path.name for path in (out / "adapter").iterdir()} == {path.name for path in TINY.shipped_adapter.iterdir()}
+    assert json.loads((out / "gguf.json").read_text())["provenance"]["merge"].startswith("35 of 35 matrices changed; logits 0.")
     assert [line.kind for line in made.table.lines] == ["F32", "Q8_0", "Q4_K_M"]
     assert made.files["Q8_0"].read_bytes() == (SHIPPED / made.files["Q8_0"].name).read_bytes()
     assert json.loads((made.merged / "config.json").read_text())["rope_theta"] == 10000.0

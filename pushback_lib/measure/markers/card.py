@@ -110,7 +110,7 @@ def write_card(labelled: Path, card: Path) -> str:
 
     Both hold figures only, never the text of a row. Raises PushbackError if the folder holds no *.jsonl.
     """
-    files = sorted(Path(labelled).glob("*.jsonl"))
+    files = sorted(Path(labelled).glob("[!.]*.jsonl"))
     if not files:
         raise PushbackError(f"No *.jsonl in {labelled}. Point at the folder with the labelled rows.")
     if card.suffix == ".json":
