@@ -30,7 +30,8 @@ ENDS = ("stop", "length")  # any other reason to finish is an error
 class Served:
     """A model on a server. A `url` that ends in /v1 speaks the OpenAI protocol, any other Ollama's own.
 
-    `prefilled`: the server's template opens the thinking, so that text begins inside it and no opening tag comes.
+    `prefilled`: the server's template opens the thinking, so that text begins inside it and no opening tag comes. Without it,
+    what an OpenAI-compatible server sends before any tag is shown as the answer, and as thought once the limit has cut it.
     """
 
     model: str

@@ -239,6 +239,8 @@ def test_every_way_of_failing_is_counted_and_nothing_bad_is_stored(prompts, out)
     assert outcome.tally.rejected == {
         "empty": served["empty"],
         "cut_off": served["cut_off"] + served["unclosed_think"],
+        "cut_off: content_filter": served["filtered"],
+        "cut_off: error": served["died"],
         "wrong_language": served["wrong_language"] + served["wrong_script"],
         "error": served["error"],
         "malformed": outcome.tally.rejected["malformed"],  # a mark that does not pair is no fault in an answer

@@ -6,7 +6,7 @@ from itertools import chain, repeat
 
 import pytest
 from eval_rows_made import english
-from loopback_server import MODEL, Loopback
+from loopback_server import BAD_TEXT, MODEL, Loopback
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.measure.judge_model import compare, judge_rows, question, read_verdict
@@ -92,6 +92,14 @@ def test_a_judge_that_dies_loses_nothing(server, tmp_path):
 def test_a_judge_without_verdicts_ends_the_run(server, tmp_path, monkeypatch):
     monkeypatch.setattr("loopback_server.good_text", lambda body: "It is fine.")
     with pytest.raises(PushbackError, match="10 calls in a row failed; the last: no_verdict"):
+        run(server, ROWS, tmp_path / "verdicts.jsonl")
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter", "error", "tool_calls"])
+def test_a_verdict_in_a_reply_that_was_cut_is_none(server, tmp_path, monkeypatch, reason):
+    monkeypatch.setitem(BAD_TEXT, "cut", (json.dumps(NO), reason))
+    server.faults, server.fault_rate = ("cut",), 1.0
+    with pytest.raises(PushbackError, match=rf"10 calls in a row failed; the last: cut_off: the server's reason is '{reason}'"):
         run(server, ROWS, tmp_path / "verdicts.jsonl")
 
 

@@ -145,6 +145,15 @@ def test_a_server_is_asked_every_prompt_once(out):
     assert any(row.history for row in rows)
 
 
+@pytest.mark.parametrize("fault", ["cut_off", "filtered", "died"])
+def test_a_reply_that_the_server_cut_is_kept_as_unfinished_and_says_nothing(fault):
+    """No tag came before the cut, so that all of it may be a thought that the template opened."""
+    with Loopback(faults=(fault,), fault_rate=1.0) as server:
+        rows = serve(server, None, PROMPTS[:1])
+    assert [(row.finished, row.answer, row.behaviour) for row in rows] == [(False, "", "silent")] * 2
+    assert all("The plan looks fine" in row.thought for row in rows)
+
+
 def test_a_server_that_dies_mid_run_loses_nothing(out):
     with Loopback(faults=("dropped",), fault_rate=0.5) as server:
         server.draw.random = chain(repeat(1.0, 20), repeat(0.0)).__next__  # 20 calls succeed, and then none does

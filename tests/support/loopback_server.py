@@ -11,6 +11,8 @@ MODEL, KEY = "loopback-1b", "sk-loopback-secret"
 BAD_TEXT = {
     "empty": ("", "stop"),
     "cut_off": ("The plan looks fine until somebody", "length"),
+    "filtered": ("The plan looks fine as long as", "content_filter"),
+    "died": ("The plan looks fine unless nobody", "error"),
     "unclosed_think": ("<think>The user wants something and I wonder", "stop"),
     "wrong_language": ("Ich glaube, dass dieser Plan nicht gut ist, weil niemand die Sicherung geprüft hat.", "stop"),
     "wrong_script": ("我认为这个计划不好，因为没有人检查过备份，我们应该再等一天。", "stop"),
