@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,8 +21,9 @@ from ..core.folders import TRAINING_FILE, check_folder, replacing_folder
 from ..core.records import Record, load_records, to_messages
 from ..model.checks import fingerprint
 from ..model.load import bars, check_model, compute_dtype, load_base, load_tokenizer, quiet, under_fsdp
-from ..model.recipe import Recipe
+from ..model.recipe import Recipe, config_for
 from . import guard
+from .plan import check_size
 from .progress import hide_the_table, show_loss_in_the_bar
 
 if TYPE_CHECKING:
@@ -34,10 +36,11 @@ def trained_weights(model: Any) -> dict[str, Any]:
     return {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
 
 
-def save_adapter(model: Any, recipe: Recipe, out: Path, state: dict[str, Any] | None = None) -> None:
+def save_adapter(model: Any, recipe: Recipe, out: Path, state: dict[str, Any] | None = None, dropped: int = 0) -> None:
     """Writes the adapter beside `out`, then puts it in place; the trainable weights become bf16.
 
-    `state` is the complete model's state where the model itself holds only a part of it (FSDP).
+    `state` is the complete model's state where the model itself holds only a part of it (FSDP); `dropped` records, if there are
+    any, are noted with the window that they were too long for.
     """
     import torch
 
@@ -50,7 +53,8 @@ def save_adapter(model: Any, recipe: Recipe, out: Path, state: dict[str, Any] | 
     model.peft_config["default"].revision = recipe.revision
     about = {"base": fingerprint(recipe), "model": recipe.label, "rank": recipe.rank, "alpha": recipe.alpha,
              "learning_rate": recipe.learning_rate, "epochs": recipe.epochs, "effective_batch": recipe.effective_batch,
-             "system": recipe.system, "seed": recipe.seed}  # fmt: skip
+             "system": recipe.system, "seed": recipe.seed,
+             **({"max_length": recipe.max_length, "dropped": dropped} if dropped else {})}  # fmt: skip
     with replacing_folder(out) as part:
         model.save_pretrained(part, state_dict=state, save_embedding_layers=False)
         (part / "README.md").unlink(missing_ok=True)  # PEFT's empty card template
@@ -102,7 +106,9 @@ VALIDATION = 108  # records drawn in the bundled language: six of each kind
 
 
 def training_records(recipe: Recipe, path: str | Path | None = None) -> list[Record]:
-    """The records of `path`, or those the dial calls for: the bundled language for `tiny`, else data/friction."""
+    """The records of `path`, a file or a folder of splits; or those the dial calls for: the bundled language for `tiny`, else
+    data/friction.
+    """
     if path:
         return load_records(path)
     if recipe.examples:
@@ -120,7 +126,7 @@ def validation_records(recipe: Recipe, train: Sequence[Record], path: str | Path
     if not recipe.patience:
         return []
     if path:
-        return load_records(path)
+        return load_records(path, "validation")
     if not recipe.examples:
         return load_records(DATA / "friction" / "validation.jsonl")
     from ..language.corpus import friction_records
@@ -187,7 +193,7 @@ class Training:
     """What a training run left behind: the adapter's folder, (step, loss) pairs, seconds, and parameter counts.
 
     `seconds` are those of this process: after a resume, only what was trained since. `best` is the lowest validation
-    loss, whose weights the adapter has; None where there was no validation split.
+    loss, whose weights the adapter has; None where there was no validation split. `dropped` records were too long to train on.
     """
 
     adapter: Path
@@ -197,6 +203,44 @@ class Training:
     total: int
     validation: tuple[tuple[int, float], ...] = ()
     best: float | None = None
+    dropped: int = 0
+
+
+SHOWN = 5  # records that are too long, by name
+
+
+def token_lengths(records: Iterable[Record], recipe: Recipe) -> list[int]:
+    """How many tokens each record is trained on as a whole, prompt, reply and end token."""
+    from trl.chat_template_utils import get_training_chat_template
+
+    tokenizer = load_tokenizer(recipe)
+    template = get_training_chat_template(tokenizer)
+    conversations = (to_messages(record, recipe.system) for record in records)
+    texts = [tokenizer.apply_chat_template(one, chat_template=template, tokenize=False) for one in conversations]
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]] if texts else []
+
+
+def fitting(records: Sequence[Record], recipe: Recipe, drop_long: bool = False, what: str = "records") -> list[Record]:
+    """The records that the recipe's window holds as a whole; with `drop_long` the others are named in a warning and left out.
+
+    Raises PushbackError naming them otherwise, and if none is left, or the model takes no sequence of that length.
+    """
+    config = config_for(recipe)
+    check_size(config, recipe.max_length, None)
+    lengths = token_lengths(records, recipe)
+    long = sorted(((n, r.id) for n, r in zip(lengths, records, strict=True) if n > recipe.max_length), reverse=True)
+    if not long:
+        return list(records)
+    kept = [record for n, record in zip(lengths, records, strict=True) if n <= recipe.max_length]
+    most, limit = long[0][0], config.max_position_embeddings
+    named = ", ".join(f"{id} ({n:,})" for n, id in long[:SHOWN]) + (f" and {len(long) - SHOWN:,} more" if long[SHOWN:] else "")
+    found = f"{len(long):,} of {len(records):,} {what} are longer than the window of {recipe.max_length:,} tokens: {named}."
+    if drop_long and kept:
+        if guard.is_first_process():
+            warnings.warn(f"{found} They are left out.", stacklevel=3)
+        return kept
+    holds = f"Pass --max-length {most} to hold them all" if most <= limit else f"The model takes at most {limit:,}: shorten them"
+    raise PushbackError(f"{found} {holds}{', or --drop-long (drop_long=True) to leave them out' if kept else ''}.")
 
 
 def training_dataset(records: Iterable[Record], system: str) -> Dataset:
@@ -260,7 +304,8 @@ def sft_config(recipe: Recipe, work: Path, validate: bool = False, log: str | No
 
     `assistant_only_loss` makes TRL swap in its training variant of the chat template, without which the reasoning is
     dropped; the prompt–completion form takes the generation prompt itself out of the loss. Batches hold examples of
-    like length; packing would need flash attention to pay. Nothing is reported to anyone unless `log` names where.
+    like length, and none is cut, since `fitting` has seen to the window; packing would need flash attention to pay. Nothing is
+    reported to anyone unless `log` names where.
     Several processes drop the last uneven batch of an epoch, where they would otherwise train examples twice.
     """
     import torch
@@ -273,7 +318,7 @@ def sft_config(recipe: Recipe, work: Path, validate: bool = False, log: str | No
     many = {"dataloader_drop_last": True, "ddp_find_unused_parameters": False} if guard.processes() > 1 else {}
     return SFTConfig(
         output_dir=str(work), use_cpu=not cuda, bf16=dtype is torch.bfloat16,
-        fp16=dtype is torch.float16, assistant_only_loss=True, completion_only_loss=True, max_length=recipe.max_length,
+        fp16=dtype is torch.float16, assistant_only_loss=True, completion_only_loss=True, max_length=None,
         num_train_epochs=recipe.epochs, per_device_train_batch_size=recipe.batch, per_device_eval_batch_size=recipe.batch,
         gradient_accumulation_steps=recipe.accumulation, gradient_checkpointing=recipe.checkpointing,
         learning_rate=recipe.learning_rate, lr_scheduler_type="cosine", warmup_steps=recipe.warmup_share,
@@ -298,13 +343,17 @@ def make_trainer(
     recipe: Recipe, records: Sequence[Record], work: Path, callbacks: Sequence[Any] = (), validation: Sequence[Record] = (),
     log: str | None = None,
 ) -> SFTTrainer:  # fmt: skip
-    """TRL's trainer around the NF4 base and a fresh LoRA adapter on all linear layers."""
+    """TRL's trainer around the NF4 base and a fresh LoRA adapter on all linear layers.
+
+    Raises PushbackError before the base is loaded if a record is longer than the recipe's window.
+    """
     quiet()  # before the imports, which is when bitsandbytes speaks
     from datasets.utils import logging
     from peft import LoraConfig
     from transformers import EarlyStoppingCallback, set_seed
 
     mine = split_batch(recipe, guard.processes())
+    records, validation = fitting(records, recipe), fitting(validation, recipe, what="validation records")
     set_seed(recipe.seed)
     base = load_base(recipe)
     with bars(logging, len(records) > TOKENISED_AT_ONCE):
@@ -334,15 +383,16 @@ def cast_trainable(model: Any) -> None:
 
 def train_adapter(
     recipe: Recipe, records: Sequence[Record], out: str | Path, callbacks: Sequence[Any] = (), *,
-    validation: Sequence[Record] = (), resume: bool = False, log: str | None = None,
+    validation: Sequence[Record] = (), resume: bool = False, log: str | None = None, drop_long: bool = False,
 ) -> Training:  # fmt: skip
     """Trains the friction adapter and writes it to `out` (16-bit safetensors, with a note on its base and recipe).
 
     With `validation` records it looks at them at every checkpoint, stops after `recipe.patience` looks without gain, and
     keeps the best weights. With `resume` it starts from the last complete checkpoint of the same run, if there is one.
-    `log` is `tensorboard` or `trackio`. Raises PushbackError before training if there are no records, `out` may not be
-    written, or base or memory are not in order; and in training when the loss is not finite, memory or disk run out, or it is
-    interrupted.
+    `log` is `tensorboard` or `trackio`. With `drop_long`, records that are longer than the recipe's window are named in a
+    warning, left out, and counted in the adapter's note. Raises PushbackError before training if there are no records, some are
+    too long, `out` may not be written, or base or memory are not in order; and in training when the loss is not finite, memory
+    or disk run out, or it is interrupted.
     """
     if not records:
         raise PushbackError("There are no records to train on. Make some with `pushback data make`, or check the path.")
@@ -353,6 +403,8 @@ def train_adapter(
         _check_fsdp()
     else:
         guard.check_fits(split_batch(recipe, guard.processes()))
+    given, records = len(records), fitting(records, recipe, drop_long)
+    validation = fitting(validation, recipe, drop_long, "validation records")
     work = guard.work_folder(out)
     checkpoint = guard.prepare(work, guard.identity(recipe, records, validation), resume)
     with guard.explained(recipe, work):
@@ -365,16 +417,17 @@ def train_adapter(
         start = time.monotonic()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.monotonic() - start
-        _finish(trainer, recipe, out, work)
+        _finish(trainer, recipe, out, work, given - len(records))
     rows = trainer.state.log_history
     losses, looks = (tuple((row["step"], row[key]) for row in rows if key in row) for key in ("loss", "eval_loss"))
-    return Training(out, losses, seconds, trained, recipe.parameters + trained, looks, trainer.state.best_metric)
+    return Training(out, losses, seconds, trained, recipe.parameters + trained, looks, trainer.state.best_metric,
+                    given - len(records))  # fmt: skip
 
 
-def _finish(trainer: SFTTrainer, recipe: Recipe, out: Path, work: Path) -> None:
+def _finish(trainer: SFTTrainer, recipe: Recipe, out: Path, work: Path, dropped: int) -> None:
     """The first process writes the adapter and removes the checkpoints; the others wait for it."""
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if guard.is_first_process():
-        save_adapter(trainer.accelerator.unwrap_model(trainer.model), recipe, out, state)
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), recipe, out, state, dropped)
         shutil.rmtree(work, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
