@@ -169,9 +169,9 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     add("path", nargs="?", type=Path, default=FRICTION_DATA / "train.jsonl", help="records to choose from")
     add("--out", type=Path, default=DATA / "micro.jsonl", help="JSON Lines file; the sheet goes beside it (data/micro.jsonl)")
     add("-n", type=_positive, default=60, help="records (60)")
-    foreign = _command(steps, "import", run_import, "convert a file of others into records; exits with 1 where a row is refused")
+    foreign = _command(steps, "import", run_import, "convert a file of others into records; exits with 1 if a row is refused")
     add = foreign.add_argument
-    add("path", type=Path, metavar="FILE", help="ShareGPT, Alpaca or chat messages; JSON Lines or a JSON array, UTF-8 or UTF-16")
+    add("path", type=Path, metavar="FILE", help="ShareGPT, Alpaca or chat messages; JSON Lines or a JSON array; UTF-8 or -16")
     add("--format", choices=FORMATS, default="", help="its layout; default: each row tells its own")
     add("--out", type=Path, help="JSON Lines file, which must not be there yet; default: FILE's name with -records, beside it")
 
@@ -254,10 +254,8 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train = _command(commands, "train", run_train, "fine-tune a friction adapter with QLoRA; resumes")
     _model_option(train, "size on the dial (tiny, 1.5b, 7b, 14b, 32b), Hub id (owner/name@revision) or folder")
     add = train.add_argument
-    add("--data", help="records to train on (JSON Lines), or a folder of train.jsonl and maybe validation.jsonl; default: "
-        "what the size calls for")
-    add("--validation", help="records for early stopping, checked during training; default: those of a --data folder, else "
-        "what the size calls for")
+    add("--data", help="records to train on (JSON Lines), or a folder with train.jsonl; default: what the size calls for")
+    add("--validation", help="records for early stopping; default: validation.jsonl of --data, else what the size calls for")
     add("--drop-long", action="store_true", help="leave out records longer than --max-length; default: they are an error")
     add("--out", type=Path, required=True, help="folder for the adapter")
     add("--resume", action="store_true", help="start from the last checkpoint of this run, if there is one")
@@ -294,8 +292,8 @@ def run_train(args: argparse.Namespace) -> int:
     if is_first_process():
         best = f", best validation loss {training.best:.3f}" if training.best is not None else ""
         loss = f"last loss {training.losses[-1][1]:.3f}" if training.losses else "too few steps for a loss"
-        left_out = f" ({training.dropped} left out as too long)" if training.dropped else ""
-        print(f"{training.adapter}: {len(records) - training.dropped} records{left_out}, {training.seconds:.0f} s, {loss}{best}")
+        count = f"{len(records) - training.dropped} records" + (f" ({training.dropped} too long)" if training.dropped else "")
+        print(f"{training.adapter}: {count}, {training.seconds:.0f} s, {loss}{best}")
         if look:
             print(f"To look at the log: {look}")
     return 0

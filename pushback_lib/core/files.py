@@ -73,7 +73,8 @@ def _check_layout(path: Path, number: int, line: bytes) -> None:
     encoding, cure = json.detect_encoding(line[:4]), f"Training data of others is converted by `pushback data import {path}`."
     if not encoding.startswith("utf-8"):
         raise PushbackError(f"{path} is in {encoding.upper()}, not in UTF-8. Save it as UTF-8. {cure}")
-    kind = "a JSON list" if line.lstrip().startswith(b"[") else "half of a JSON object" if line.strip() == b"{" != line else ""
+    broken = "not valid JSON (the object goes on in the next line)" if line.strip() == b"{" != line else ""
+    kind = "a JSON list" if line.lstrip().startswith(b"[") else broken
     if kind:
         raise PushbackError(f"{path}, line {number}: {kind}. Each line holds one {{...}} record, whole. {cure}")
 
@@ -98,8 +99,9 @@ def read_models(path: str | os.PathLike[str], model: type[M]) -> Iterator[tuple[
     """
     for number, row in read_jsonl(path):
         try:
+            check_sound(row)
             yield number, model.model_validate(row)
-        except ValidationError as error:
+        except ValueError as error:  # ValidationError is one
             cure = f"This is a row of {layout_of(row)} data: convert the file, `pushback data import {path}`."
             raise PushbackError(
                 f"{Path(path)}, line {number}: {first_rule(error, model)}. "
@@ -107,12 +109,23 @@ def read_models(path: str | os.PathLike[str], model: type[M]) -> Iterator[tuple[
             ) from error
 
 
-def first_rule(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first rule that a row breaks, in words, after the field that breaks it."""
+def check_sound(row: dict[str, Any]) -> None:
+    """Raises ValueError for what JSON in UTF-8 cannot hold: NaN, infinite numbers, half of a surrogate pair."""
+    try:
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds half of a character, {error.object[error.start]!r}") from error
+    except ValueError as error:
+        raise ValueError("holds NaN or an infinite number") from error
+
+
+def first_rule(error: ValueError, model: type[BaseModel]) -> str:
+    """The first rule of the model that a row breaks, after the field that breaks it; of another error its text."""
+    if not isinstance(error, ValidationError):
+        return str(error)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or model.__name__.lower()
-    half = first["type"] == "string_unicode"  # JSON can write it, as \ud800, and UTF-8 cannot
-    return f"{where}: {'holds half of a character (a lone surrogate)' if half else first['msg']}"
+    return f"{where}: {first['msg']}"
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) -> int:

@@ -104,8 +104,8 @@ def write_card(folder: str | os.PathLike[str], tokenizer: str | None = None) -> 
     if missing := [name for name in SPLITS if name not in splits]:
         raise PushbackError(f"No {missing[0]}.jsonl in {folder}. A card describes a folder with {', '.join(SPLITS)} files.")
     if foreign := sum(record.provenance.source == "imported" for record in flat(splits)):
-        raise PushbackError(f"{folder} holds {foreign:,} records of others. The card would call them synthetic and license them "
-                            "as Apache-2.0, which the kit cannot know. Write README.md yourself, with where they are from.")  # fmt: skip
+        raise PushbackError(f"{folder} holds {foreign:,} records of others, which the card would call synthetic and license as "
+                            "Apache-2.0. Write README.md yourself, with where they come from.")  # fmt: skip
     with replacing(folder / "README.md") as part:
         part.write_text(card(splits, check_splits(splits), tokenizer), encoding="utf-8")
     return folder / "README.md"

@@ -11,10 +11,10 @@ from itertools import chain, cycle
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
 from ..core.common import PushbackError
-from ..core.files import first_rule, layout_of
+from ..core.files import check_sound, first_rule, layout_of
 from ..core.records import SUBSET_OF, UNLABELLED, Provenance, Record, Thought, Turn, save_records, split_reply
 
 SHOWN = 20  # refused rows that are named
@@ -99,11 +99,11 @@ class Imported:
         silent = sum(not record.thoughts for record in self.records)
         bare = sum(record.subset == UNLABELLED for record in self.records)
         if silent:
-            lines.append(f"without a thought: {silent}. A model that is trained on them learns to answer without thinking: write "
-                         "the thoughts, or fill in `behaviour` and pass the file to `pushback data make --prompts`.")  # fmt: skip
+            lines.append(f"without a thought: {silent}. Trained on these, a model learns to answer without thinking: write the "
+                         "thoughts, or fill in `behaviour` and pass the file to `pushback data make --prompts`.")  # fmt: skip
         if bare:
             lines.append(f"without labels: {bare}. They can be trained on as they are. To be filled in by hand: `subset`, "
-                         f"`behaviour` ({', '.join(SUBSET_OF)}), `domain`, `scenario`; of thoughts `persona`, `friction`.")  # fmt: skip
+                         f"`behaviour` ({', '.join(SUBSET_OF)}), `domain`; of thoughts `persona`, `friction`.")  # fmt: skip
         return "\n".join(lines)
 
 
@@ -134,10 +134,10 @@ def _converted(source: Path, layout: str) -> tuple[tuple[Record, ...], Counter[s
             name = layout or layout_of(row) or ("records" if "thoughts" in row else "")
             records.append(_record(row, name, f"{source.stem}-{place.split()[1].zfill(6)}", left_out))
             read[name] += 1
-        except ValidationError as error:
+        except RecursionError:  # brackets in brackets, made to break parsers
+            refused.append((place, "nested too deeply"))
+        except ValueError as error:
             refused.append((place, first_rule(error, Record)))
-        except (ValueError, RecursionError) as error:
-            refused.append((place, str(error)))
     return tuple(records), read, tuple(refused), left_out
 
 
@@ -168,10 +168,7 @@ def _sound(value: Any) -> dict[str, Any]:
     row = json.loads(value) if isinstance(value, str) else value
     if not isinstance(row, dict):
         raise ValueError(f"a JSON {type(row).__name__}, not an object")
-    try:
-        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError as error:
-        raise ValueError(f"holds NaN, an infinite number, or half of a character (a lone surrogate): {error}") from error
+    check_sound(row)
     return row
 
 

@@ -303,7 +303,7 @@ def advice(recipe: Recipe, gpu_gib: float, cuda: bool = True) -> str:
     length = min(max_length(config, shorter, card), (now.length - 1) // STEP * STEP)
     if length:
         need = needed_gib(config, dataclasses.replace(shorter, length=length))
-        return f"Sequence {length} would fit, at batch 1 (about {need:.1f} GiB); longer examples have to be left out (--drop-long)."
+        return f"Sequence {length} would fit, at batch 1 (about {need:.1f} GiB), without the examples that are longer."
     return too_small(recipe, gpu_gib, cuda)
 
 

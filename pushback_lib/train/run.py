@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,10 +20,10 @@ from ..core.folders import TRAINING_FILE, check_folder, replacing_folder
 from ..core.records import Record, load_records, to_messages
 from ..model.checks import fingerprint
 from ..model.load import bars, check_model, compute_dtype, load_base, load_tokenizer, quiet, under_fsdp
-from ..model.recipe import Recipe, config_for
+from ..model.recipe import Recipe
 from . import guard
-from .plan import check_size
 from .progress import hide_the_table, show_loss_in_the_bar
+from .window import fitting
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -206,43 +205,6 @@ class Training:
     dropped: int = 0
 
 
-SHOWN = 5  # records that are too long, by name
-
-
-def token_lengths(records: Iterable[Record], recipe: Recipe) -> list[int]:
-    """How many tokens each record is trained on as a whole, prompt, reply and end token."""
-    from trl.chat_template_utils import get_training_chat_template
-
-    tokenizer = load_tokenizer(recipe)
-    template = get_training_chat_template(tokenizer)
-    conversations = (to_messages(record, recipe.system) for record in records)
-    texts = [tokenizer.apply_chat_template(one, chat_template=template, tokenize=False) for one in conversations]
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]] if texts else []
-
-
-def fitting(records: Sequence[Record], recipe: Recipe, drop_long: bool = False, what: str = "records") -> list[Record]:
-    """The records that the recipe's window holds as a whole; with `drop_long` the others are named in a warning and left out.
-
-    Raises PushbackError naming them otherwise, and if none is left, or the model takes no sequence of that length.
-    """
-    config = config_for(recipe)
-    check_size(config, recipe.max_length, None)
-    lengths = token_lengths(records, recipe)
-    long = sorted(((n, r.id) for n, r in zip(lengths, records, strict=True) if n > recipe.max_length), reverse=True)
-    if not long:
-        return list(records)
-    kept = [record for n, record in zip(lengths, records, strict=True) if n <= recipe.max_length]
-    most, limit = long[0][0], config.max_position_embeddings
-    named = ", ".join(f"{id} ({n:,})" for n, id in long[:SHOWN]) + (f" and {len(long) - SHOWN:,} more" if long[SHOWN:] else "")
-    found = f"{len(long):,} of {len(records):,} {what} are longer than the window of {recipe.max_length:,} tokens: {named}."
-    if drop_long and kept:
-        if guard.is_first_process():
-            warnings.warn(f"{found} They are left out.", stacklevel=3)
-        return kept
-    holds = f"Pass --max-length {most} to hold them all" if most <= limit else f"The model takes at most {limit:,}: shorten them"
-    raise PushbackError(f"{found} {holds}{', or --drop-long (drop_long=True) to leave them out' if kept else ''}.")
-
-
 def training_dataset(records: Iterable[Record], system: str) -> Dataset:
     """Conversational prompt–completion rows; earlier turns are part of the prompt, so only the last reply is learned."""
     from datasets import Dataset
@@ -341,11 +303,11 @@ def _check_fsdp() -> None:
 
 def make_trainer(
     recipe: Recipe, records: Sequence[Record], work: Path, callbacks: Sequence[Any] = (), validation: Sequence[Record] = (),
-    log: str | None = None,
+    log: str | None = None, drop_long: bool = False,
 ) -> SFTTrainer:  # fmt: skip
     """TRL's trainer around the NF4 base and a fresh LoRA adapter on all linear layers.
 
-    Raises PushbackError before the base is loaded if a record is longer than the recipe's window.
+    Raises PushbackError, before the base is loaded, if a record is longer than the recipe's window and not to be left out.
     """
     quiet()  # before the imports, which is when bitsandbytes speaks
     from datasets.utils import logging
@@ -353,7 +315,7 @@ def make_trainer(
     from transformers import EarlyStoppingCallback, set_seed
 
     mine = split_batch(recipe, guard.processes())
-    records, validation = fitting(records, recipe), fitting(validation, recipe, what="validation records")
+    records, validation = fitting(records, recipe, drop_long), fitting(validation, recipe, drop_long, "validation records")
     set_seed(recipe.seed)
     base = load_base(recipe)
     with bars(logging, len(records) > TOKENISED_AT_ONCE):
