@@ -19,6 +19,7 @@ from .data.card import write_card as write_data_card
 from .data.card import write_report as write_data_report
 from .data.checks import check_splits, load_splits
 from .data.debate import DebateSettings, ScriptedChat
+from .data.foreign import FORMATS, import_file
 from .data.make import make_records
 from .data.micro import write_micro
 from .language.corpus import friction_records
@@ -168,6 +169,11 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     add("path", nargs="?", type=Path, default=FRICTION_DATA / "train.jsonl", help="records to choose from")
     add("--out", type=Path, default=DATA / "micro.jsonl", help="JSON Lines file; the sheet goes beside it (data/micro.jsonl)")
     add("-n", type=_positive, default=60, help="records (60)")
+    foreign = _command(steps, "import", run_import, "convert a file of others into records; exits with 1 if a row is refused")
+    add = foreign.add_argument
+    add("path", type=Path, metavar="FILE", help="ShareGPT, Alpaca or chat messages; JSON Lines or a JSON array; UTF-8 or -16")
+    add("--format", choices=FORMATS, default="", help="its layout; default: each row tells its own")
+    add("--out", type=Path, help="JSON Lines file, which must not be there yet; default: FILE's name with -records, beside it")
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
@@ -237,12 +243,20 @@ def run_micro(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_import(args: argparse.Namespace) -> int:
+    """Writes the records and says what was refused, left out, and is to be filled in."""
+    found = import_file(args.path, args.out, args.format)
+    print(found)
+    return 1 if found.refused else 0
+
+
 def _add_train(commands: argparse._SubParsersAction) -> None:
     train = _command(commands, "train", run_train, "fine-tune a friction adapter with QLoRA; resumes")
     _model_option(train, "size on the dial (tiny, 1.5b, 7b, 14b, 32b), Hub id (owner/name@revision) or folder")
     add = train.add_argument
-    add("--data", help="records to train on (JSON Lines); default: what the size calls for")
-    add("--validation", help="records for early stopping, checked during training; default: what the size calls for")
+    add("--data", help="records to train on (JSON Lines), or a folder with train.jsonl; default: what the size calls for")
+    add("--validation", help="records for early stopping; default: validation.jsonl of --data, else what the size calls for")
+    add("--drop-long", action="store_true", help="leave out records longer than --max-length; default: they are an error")
     add("--out", type=Path, required=True, help="folder for the adapter")
     add("--resume", action="store_true", help="start from the last checkpoint of this run, if there is one")
     add("--log", choices=LOGS, help="also log there, on this machine; default: nothing is logged")
@@ -257,8 +271,10 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 def run_train(args: argparse.Namespace) -> int:
     """Trains, and says where the adapter is and how the loss ended."""
     look = set_up_log(args.log, args.out) if args.log else None
+    own = Path(args.data or "", "validation.jsonl")
+    looks_at = args.validation or (own if args.data and own.is_file() else None)
     recipe = with_choices(
-        recipe_for(args.model), batch=args.batch, micro_batch=args.micro_batch, validates=bool(args.validation),
+        recipe_for(args.model), batch=args.batch, micro_batch=args.micro_batch, validates=bool(looks_at),
         patience=args.patience, epochs=args.epochs, max_length=args.max_length, learning_rate=args.learning_rate,
     )  # fmt: skip
     check_folder(args.out, [args.data, args.validation])
@@ -269,12 +285,15 @@ def run_train(args: argparse.Namespace) -> int:
             "to continue it, or delete that folder to start again."
         )
     records = training_records(recipe, args.data)
-    validation = validation_records(recipe, records, args.validation)
-    training = train_adapter(recipe, records, args.out, validation=validation, resume=args.resume, log=args.log)
+    validation = validation_records(recipe, records, looks_at)
+    training = train_adapter(
+        recipe, records, args.out, validation=validation, resume=args.resume, log=args.log, drop_long=args.drop_long
+    )
     if is_first_process():
         best = f", best validation loss {training.best:.3f}" if training.best is not None else ""
         loss = f"last loss {training.losses[-1][1]:.3f}" if training.losses else "too few steps for a loss"
-        print(f"{training.adapter}: {len(records)} records, {training.seconds:.0f} s, {loss}{best}")
+        count = f"{len(records) - training.dropped} records" + (f" ({training.dropped} too long)" if training.dropped else "")
+        print(f"{training.adapter}: {count}, {training.seconds:.0f} s, {loss}{best}")
         if look:
             print(f"To look at the log: {look}")
     return 0

@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .core.records import Record
+from .core.files import first_rule
+from .core.records import UNLABELLED, Record
 from .core.stats import wilson
 from .data.text_rules import words
 from .measure.judge import behaviour_of
@@ -111,11 +112,9 @@ def check_record(row: dict[str, Any], example: Record) -> Verdict:
     try:
         record = Record.model_validate(row)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "record"
-        return Verdict(False, f"The schema rejects {where}: {first['msg']}")
-    if record.subset == "plain":
-        return Verdict(False, "This record is plain. Choose a behaviour that pushes back.")
+        return Verdict(False, f"The schema rejects {first_rule(error, Record)}")
+    if record.subset in ("plain", UNLABELLED):
+        return Verdict(False, f"This record is {record.subset}. Choose a behaviour that pushes back.")
     if thin := _thin(record):
         return Verdict(False, thin)
     if record.user_input == example.user_input or record.answer == example.answer:

@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,29 +23,73 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, object) for each line that is not empty, in flat memory.
+    """Yields (line number from 1, object) for each line that is not empty, in flat memory; byte order marks are skipped.
 
-    Raises PushbackError if the file is missing, or naming the first line that is not a JSON object in UTF-8.
+    Raises PushbackError if there is no such file, if it is in UTF-16 or one JSON array, or naming the first line that is not a
+    JSON object in UTF-8 (NaN and infinite numbers are none).
     """
     path = Path(path)
+    if path.is_dir():
+        held = ", ".join(sorted(file.name for file in path.glob("*.json*"))[:6])
+        raise PushbackError(f"{path} is a folder. Give one of its files ({held or 'none of them is JSON Lines'}).")
     if not path.is_file():
         raise PushbackError(f"No file at {path}. Check the path.")
     with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if not raw.strip():
-                continue
-            try:
-                row = json.loads(raw.decode("utf-8"))
-            except (ValueError, RecursionError) as error:  # a broken line, or one made to break parsers
-                raise PushbackError(
-                    f"{path}, line {number}: not valid JSON ({error}). Fix or delete that line, then run again."
-                ) from error
-            if not isinstance(row, dict):
-                raise PushbackError(
-                    f"{path}, line {number}: a JSON {type(row).__name__}, not an object. "
-                    "Each line holds one {...} record; fix or delete that line."
-                )
-            yield number, row
+        lines = ((number, raw.removeprefix(BOM_UTF8)) for number, raw in enumerate(file, 1))
+        for place, (number, line) in enumerate((number, line) for number, line in lines if line.strip()):
+            if place == 0:
+                _check_layout(path, number, line)
+            yield number, _object(path, number, line)
+
+
+def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = _STRICT.decode(line.decode("utf-8").strip(" \t\r\n"))
+    except (ValueError, RecursionError) as error:  # a broken line, or one made to break parsers
+        raise PushbackError(
+            f"{path}, line {number}: not valid JSON ({error}). Fix or delete that line, then run again."
+        ) from error
+    if not isinstance(row, dict):
+        raise PushbackError(
+            f"{path}, line {number}: a JSON {type(row).__name__}, not an object. "
+            "Each line holds one {...} record; fix or delete that line."
+        )
+    return row
+
+
+def _refuse(text: str) -> float:
+    raise ValueError(f"{text} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    return number if isfinite(number := float(text)) else _refuse(text)
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+
+
+def _check_layout(path: Path, number: int, line: bytes) -> None:
+    """Raises PushbackError if a file whose first text is this line is not one of lines in UTF-8."""
+    encoding, cure = json.detect_encoding(line[:4]), f"Training data of others is converted by `pushback data import {path}`."
+    if not encoding.startswith("utf-8"):
+        raise PushbackError(f"{path} is in {encoding.upper()}, not in UTF-8. Save it as UTF-8. {cure}")
+    broken = "not valid JSON (the object goes on in the next line)" if line.strip() == b"{" != line else ""
+    kind = "a JSON list" if line.lstrip().startswith(b"[") else broken
+    if kind:
+        raise PushbackError(f"{path}, line {number}: {kind}. Each line holds one {{...}} record, whole. {cure}")
+
+
+LAYOUTS = (  # of training data that others make: the name, and the fields by which a row is known
+    ("sharegpt", {"conversations"}),
+    ("messages", {"messages"}),
+    ("messages", {"prompt", "completion"}),
+    ("alpaca", {"instruction", "output"}),
+)
+
+
+def layout_of(row: dict[str, Any]) -> str:
+    """The name of the layout of a row of others, "" if it is of none."""
+    return next((name for name, fields in LAYOUTS if fields <= row.keys()), "")
 
 
 def read_models(path: str | os.PathLike[str], model: type[M]) -> Iterator[tuple[int, M]]:
@@ -53,13 +99,33 @@ def read_models(path: str | os.PathLike[str], model: type[M]) -> Iterator[tuple[
     """
     for number, row in read_jsonl(path):
         try:
+            check_sound(row)
             yield number, model.model_validate(row)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or model.__name__.lower()
+        except ValueError as error:  # ValidationError is one
+            cure = f"This is a row of {layout_of(row)} data: convert the file, `pushback data import {path}`."
             raise PushbackError(
-                f"{Path(path)}, line {number}: {where}: {first['msg']}. Fix or delete that line, then run again."
+                f"{Path(path)}, line {number}: {first_rule(error, model)}. "
+                f"{cure if layout_of(row) else 'Fix or delete that line, then run again.'}"
             ) from error
+
+
+def check_sound(row: dict[str, Any]) -> None:
+    """Raises ValueError for what JSON in UTF-8 cannot hold: NaN, infinite numbers, half of a surrogate pair."""
+    try:
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds half of a character, {error.object[error.start]!r}") from error
+    except ValueError as error:
+        raise ValueError("holds NaN or an infinite number") from error
+
+
+def first_rule(error: ValueError, model: type[BaseModel]) -> str:
+    """The first rule of the model that a row breaks, after the field that breaks it; of another error its text."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or model.__name__.lower()
+    return f"{where}: {first['msg']}"
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) -> int:
@@ -193,7 +259,7 @@ class RunFile(Generic[M]):
 
     def _row(self, line: bytes, number: int) -> M:
         try:
-            return self._model.model_validate_json(line)
+            return self._model.model_validate_json(line.removeprefix(BOM_UTF8))
         except ValidationError as error:
             raise PushbackError(
                 f"{self.path}, line {number}: not {self._what} ({error.errors()[0]['msg']}). Fix or delete that line, or "

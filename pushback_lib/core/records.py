@@ -56,8 +56,11 @@ class Reply(BaseModel):
 
 
 def join_reply(thought: str, answer: str) -> str:
-    """Gives the text of a complete assistant turn: `<think>`, thought, `</think>`, blank line, answer."""
-    return f"{OPEN}\n{thought.strip()}\n{CLOSE}\n\n{answer.strip()}"
+    """Gives the text of a complete assistant turn: `<think>`, thought, `</think>`, blank line, answer.
+
+    Without a thought no blank line stands between the tags: it would be one token with the line feed that ends the prompt.
+    """
+    return "\n".join([OPEN, *filter(None, [thought.strip()]), CLOSE, "", answer.strip()])
 
 
 def split_reply(text: str, *, prefilled: bool = True, **known: Any) -> Reply:
@@ -101,13 +104,11 @@ Subset = Literal["disagreement", "uncertainty", "reluctance", "plain"]
 Behaviour = Literal["disagree", "clarify", "doubt", "refuse", "comply"]
 Message = dict[str, str]
 
-BEHAVIOURS: dict[str, tuple[str, ...]] = {
-    "disagreement": ("disagree",),
-    "uncertainty": ("clarify", "doubt"),
-    "reluctance": ("refuse",),
-    "plain": ("comply",),
-}
-SUBSET_OF = {behaviour: subset for subset, behaviours in BEHAVIOURS.items() for behaviour in behaviours}
+SPLITS = ("train", "validation", "test")
+UNLABELLED = "unlabelled"  # subset, behaviour and domain of a record that was converted from a file of others
+SUBSET_OF: dict[str, Subset] = {
+    "disagree": "disagreement", "clarify": "uncertainty", "doubt": "uncertainty", "refuse": "reluctance", "comply": "plain",
+}  # fmt: skip
 
 
 class _Strict(BaseModel):
@@ -122,9 +123,12 @@ class Turn(_Strict):
 
 
 class Thought(_Strict):
-    """One persona's thought. `friction` is the span of `thought` where the resistance sits; "" where there is none."""
+    """One persona's thought. `friction` is the span of `thought` where the resistance sits; "" where there is none.
 
-    persona: Literal[PERSONA_NAMES]  # type: ignore[valid-type]
+    `persona` is "" only in a record without labels.
+    """
+
+    persona: Literal[("", *PERSONA_NAMES)]  # type: ignore[valid-type]
     thought: str
     friction: str = ""
 
@@ -138,9 +142,9 @@ class Thought(_Strict):
 
 
 class Provenance(_Strict):
-    """Where a record comes from: `written` for the kit, or made by the debate `engine` or the `language` script."""
+    """Where a record comes from: `written` for the kit, made by the debate `engine` or the `language` script, or `imported`."""
 
-    source: Literal["written", "engine", "language"]
+    source: Literal["written", "engine", "language", "imported"]
     model: str = ""
     base_url: str = ""
     seed: int | None = None
@@ -150,11 +154,14 @@ class Provenance(_Strict):
 
 
 class Record(_Strict):
-    """One example: a request, six personas' thoughts (one to six where `subset` is `plain`), and the answer."""
+    """One example: a request, six personas' thoughts (one to six where `subset` is `plain`), and the answer.
+
+    One that is `unlabelled` (subset and behaviour) may lack thoughts and the names of personas.
+    """
 
     id: str
-    subset: Subset
-    behaviour: Behaviour
+    subset: Subset | Literal["unlabelled"]
+    behaviour: Behaviour | Literal["unlabelled"]
     scenario: str
     domain: str
     user_input: str
@@ -165,22 +172,24 @@ class Record(_Strict):
 
     @model_validator(mode="after")
     def _holds_together(self) -> Record:
-        if self.behaviour not in BEHAVIOURS[self.subset]:
+        if SUBSET_OF.get(self.behaviour, UNLABELLED) != self.subset:
             raise ValueError(f"behaviour {self.behaviour!r} does not belong to subset {self.subset!r}")
         for field in ("id", "scenario", "domain", "user_input", "answer"):
             if not getattr(self, field):
                 raise ValueError(f"{field} is empty")
+        if self.subset == UNLABELLED:
+            return self
         names = [thought.persona for thought in self.thoughts]
         if names != [name for name in PERSONA_NAMES if name in names]:
-            raise ValueError(f"personas are repeated or out of order: {names}")
+            raise ValueError(f"personas are missing, repeated or out of order: {names}")
         if not names or (self.subset != "plain" and len(names) != len(PERSONA_NAMES)):
             raise ValueError(f"{len(names)} thoughts; {self.subset} needs {'one' if self.subset == 'plain' else 'six'}")
         return self
 
 
 def thought_text(record: Record) -> str:
-    """The inner debate as it is written inside `<think>`: one `Persona: thought` line each."""
-    return "\n".join(f"{thought.persona}: {thought.thought}" for thought in record.thoughts)
+    """The inner debate as it is written inside `<think>`: one `Persona: thought` line each, or the thought alone."""
+    return "\n".join(": ".join(filter(None, (thought.persona, thought.thought))) for thought in record.thoughts)
 
 
 def prompt_messages(user_input: str, system: str, history: Iterable[Turn] = ()) -> list[Message]:
@@ -196,12 +205,21 @@ def to_messages(record: Record, system: str) -> list[Message]:
     return [*prompt_messages(record.user_input, system, record.history), {"role": "assistant", "content": reply}]
 
 
-def load_records(path: str | os.PathLike[str]) -> list[Record]:
-    """Loads and checks every record. Raises PushbackError naming the file, the line and the broken rule."""
+def load_records(path: str | os.PathLike[str], split: str = "train") -> list[Record]:
+    """Loads and checks every record of a file, or of a folder's `split`, `<split>.jsonl`.
+
+    Raises PushbackError naming the file, the line and the broken rule.
+    """
+    path = split_file(path, split)
     records = [record for _, record in read_models(path, Record)]
     if not records:
-        raise PushbackError(f"{Path(path)} holds no records. Make some with `pushback data make`.")
+        raise PushbackError(f"{path} holds no records. Make some with `pushback data make`.")
     return records
+
+
+def split_file(path: str | os.PathLike[str], split: str) -> Path:
+    """The path itself, or in a folder its file of that split, whether or not it is there."""
+    return Path(path, f"{split}.jsonl") if Path(path).is_dir() else Path(path)
 
 
 def save_records(path: str | os.PathLike[str], records: Iterable[Record]) -> int:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ..core.common import PushbackError
 from ..core.files import fill_template, replacing
-from ..core.records import PERSONAS, SUBSET_OF, join_reply, thought_text
+from ..core.records import PERSONAS, SPLITS, SUBSET_OF, join_reply, thought_text
 from ..core.show import Picture, picture
-from .checks import SPLITS, Finding, Splits, check_splits, flat, load_splits
+from .checks import Finding, Splits, check_splits, flat, load_splits
 
 HERE = Path(__file__).parent
 PARTS = ("request", "debate", "answer", "whole example")
@@ -93,11 +93,19 @@ def counter(tokenizer: str | None) -> tuple[Callable[[str], int], str]:
 
 
 def write_card(folder: str | os.PathLike[str], tokenizer: str | None = None) -> Path:
-    """Writes README.md, with the Hub's metadata, beside the splits it describes; returns its path."""
+    """Writes README.md, with the Hub's metadata, beside the splits it describes; returns its path.
+
+    Raises PushbackError if a split is missing, or holds records of others, whose origin and licence the card cannot know.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise PushbackError(f"{folder} is no folder. A card describes a folder with {', '.join(SPLITS)} files.")
     splits = load_splits(folder)
+    if missing := [name for name in SPLITS if name not in splits]:
+        raise PushbackError(f"No {missing[0]}.jsonl in {folder}. A card describes a folder with {', '.join(SPLITS)} files.")
+    if foreign := sum(record.provenance.source == "imported" for record in flat(splits)):
+        raise PushbackError(f"{folder} holds {foreign:,} records of others, which the card would call synthetic and license as "
+                            "Apache-2.0. Write README.md yourself, with where they come from.")  # fmt: skip
     with replacing(folder / "README.md") as part:
         part.write_text(card(splits, check_splits(splits), tokenizer), encoding="utf-8")
     return folder / "README.md"

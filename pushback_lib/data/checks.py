@@ -13,10 +13,9 @@ from itertools import chain
 from pathlib import Path
 
 from ..core.common import PushbackError
-from ..core.records import PERSONA_NAMES, Record, load_records
+from ..core.records import PERSONA_NAMES, SPLITS, UNLABELLED, Record, load_records, split_file
 from .text_rules import control_tokens, looks_english, normal, personal_data, words
 
-SPLITS = ("train", "validation", "test")
 Splits = dict[str, list[Record]]
 
 
@@ -51,11 +50,11 @@ class Finding:
 def load_splits(path: str | os.PathLike[str]) -> Splits:
     """Records by split, from a folder of train, validation and test files, or from one file (split named "").
 
-    Raises PushbackError naming a missing file, or the line that breaks the schema.
+    A folder needs the first of them. Raises PushbackError naming a missing file, or the line that breaks the schema.
     """
     path = Path(path)
     if path.is_dir():
-        return {name: load_records(path / f"{name}.jsonl") for name in SPLITS}
+        return {name: load_records(path, name) for name in SPLITS if name == "train" or split_file(path, name).exists()}
     if not path.exists():
         raise PushbackError(f"Nothing at {path}. Pass a folder with {SPLITS[0]}.jsonl, or one file of records.")
     return {"": load_records(path)}
@@ -103,7 +102,8 @@ def text_checks(records: Sequence[Record]) -> list[Finding]:
     """The checks that look at each text."""
     return [
         unique_ids(records),
-        personas(records),
+        *labels(records),
+        personas([record for record in records if record.subset != UNLABELLED]),
         lengths(records),
         _each(records, "language", lambda text: not looks_english(text), "texts that do not read as English"),
         _each(records, "control tokens", control_tokens, "texts with <think>, chat-template or end-of-text tags"),
@@ -118,6 +118,13 @@ def unique_ids(records: Sequence[Record]) -> Finding:
     counts = Counter(record.id for record in records)
     ids = tuple(id for id, count in counts.items() if count > 1)
     return Finding("ids", len(ids), 0, ids, f"ids used twice, of {len(counts):,}")
+
+
+def labels(records: Sequence[Record]) -> list[Finding]:
+    """Records of `pushback data import` that nobody has labelled; none where there are none."""
+    ids = tuple(record.id for record in records if record.subset == UNLABELLED)
+    detail = "imported records whose subset, behaviour, domain and personas are still to be filled in"
+    return [Finding("labels", len(ids), 0, ids, detail)] if ids else []
 
 
 def personas(records: Sequence[Record]) -> Finding:

@@ -59,7 +59,7 @@ def load_measured(path: Path, adapter: Path, model: str) -> Measured:
     if not path.is_file():
         raise PushbackError(f"No figures in {path}: a card without them would claim what nobody measured. {advice}")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
         measured_on, how, rates = (_of_demo if "rates" in found else _of_eval)(found)
     except (ValueError, KeyError, TypeError) as error:
         raise PushbackError(f"{path} holds no figures of `pushback demo` or `pushback eval` ({error!r}). {advice}") from error

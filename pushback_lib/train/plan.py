@@ -228,7 +228,7 @@ def plan(
     recipe = recipe_for(recipe) if isinstance(recipe, str) else recipe
     card = gpu if isinstance(gpu, Card) else card_for(gpu)
     config = config_for(recipe)
-    _check(config, length, batch)
+    check_size(config, length, batch)
     setting = setting_for(recipe, card, length, batch)
     count, mean_tokens = DATA_SIZE[recipe.language]
     took = hours(config, setting, card, recipe.epochs * (examples or recipe.examples or count) * mean_tokens)
@@ -239,7 +239,8 @@ def plan(
     )  # fmt: skip
 
 
-def _check(config: Qwen2Config, length: int | None, batch: int | None) -> None:
+def check_size(config: Qwen2Config, length: int | None, batch: int | None) -> None:
+    """Raises PushbackError for a length of sequence or a batch that no training of this model takes."""
     if length is not None and not 2 <= length <= config.max_position_embeddings:
         raise PushbackError(
             f"A sequence of {length} tokens? This model takes 2 to {config.max_position_embeddings:,}. Choose one in between."
@@ -302,7 +303,7 @@ def advice(recipe: Recipe, gpu_gib: float, cuda: bool = True) -> str:
     length = min(max_length(config, shorter, card), (now.length - 1) // STEP * STEP)
     if length:
         need = needed_gib(config, dataclasses.replace(shorter, length=length))
-        return f"Sequence {length} would fit, at batch 1 (about {need:.1f} GiB); longer examples are cut off there."
+        return f"Sequence {length} would fit, at batch 1 (about {need:.1f} GiB), without the examples that are longer."
     return too_small(recipe, gpu_gib, cuda)
 
 

@@ -23,6 +23,7 @@ from ..model.load import bars, check_model, compute_dtype, load_base, load_token
 from ..model.recipe import Recipe
 from . import guard
 from .progress import hide_the_table, show_loss_in_the_bar
+from .window import fitting
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,10 +35,11 @@ def trained_weights(model: Any) -> dict[str, Any]:
     return {name: parameter for name, parameter in model.named_parameters() if "lora_" in name}
 
 
-def save_adapter(model: Any, recipe: Recipe, out: Path, state: dict[str, Any] | None = None) -> None:
+def save_adapter(model: Any, recipe: Recipe, out: Path, state: dict[str, Any] | None = None, dropped: int = 0) -> None:
     """Writes the adapter beside `out`, then puts it in place; the trainable weights become bf16.
 
-    `state` is the complete model's state where the model itself holds only a part of it (FSDP).
+    `state` is the complete model's state where the model itself holds only a part of it (FSDP); `dropped` records, if there are
+    any, are noted with the window that they were too long for.
     """
     import torch
 
@@ -50,7 +52,8 @@ def save_adapter(model: Any, recipe: Recipe, out: Path, state: dict[str, Any] | 
     model.peft_config["default"].revision = recipe.revision
     about = {"base": fingerprint(recipe), "model": recipe.label, "rank": recipe.rank, "alpha": recipe.alpha,
              "learning_rate": recipe.learning_rate, "epochs": recipe.epochs, "effective_batch": recipe.effective_batch,
-             "system": recipe.system, "seed": recipe.seed}  # fmt: skip
+             "system": recipe.system, "seed": recipe.seed,
+             **({"max_length": recipe.max_length, "dropped": dropped} if dropped else {})}  # fmt: skip
     with replacing_folder(out) as part:
         model.save_pretrained(part, state_dict=state, save_embedding_layers=False)
         (part / "README.md").unlink(missing_ok=True)  # PEFT's empty card template
@@ -102,7 +105,9 @@ VALIDATION = 108  # records drawn in the bundled language: six of each kind
 
 
 def training_records(recipe: Recipe, path: str | Path | None = None) -> list[Record]:
-    """The records of `path`, or those the dial calls for: the bundled language for `tiny`, else data/friction."""
+    """The records of `path`, a file or a folder of splits; or those the dial calls for: the bundled language for `tiny`, else
+    data/friction.
+    """
     if path:
         return load_records(path)
     if recipe.examples:
@@ -120,7 +125,7 @@ def validation_records(recipe: Recipe, train: Sequence[Record], path: str | Path
     if not recipe.patience:
         return []
     if path:
-        return load_records(path)
+        return load_records(path, "validation")
     if not recipe.examples:
         return load_records(DATA / "friction" / "validation.jsonl")
     from ..language.corpus import friction_records
@@ -187,7 +192,7 @@ class Training:
     """What a training run left behind: the adapter's folder, (step, loss) pairs, seconds, and parameter counts.
 
     `seconds` are those of this process: after a resume, only what was trained since. `best` is the lowest validation
-    loss, whose weights the adapter has; None where there was no validation split.
+    loss, whose weights the adapter has; None where there was no validation split. `dropped` records were too long to train on.
     """
 
     adapter: Path
@@ -197,6 +202,7 @@ class Training:
     total: int
     validation: tuple[tuple[int, float], ...] = ()
     best: float | None = None
+    dropped: int = 0
 
 
 def training_dataset(records: Iterable[Record], system: str) -> Dataset:
@@ -260,7 +266,8 @@ def sft_config(recipe: Recipe, work: Path, validate: bool = False, log: str | No
 
     `assistant_only_loss` makes TRL swap in its training variant of the chat template, without which the reasoning is
     dropped; the prompt–completion form takes the generation prompt itself out of the loss. Batches hold examples of
-    like length; packing would need flash attention to pay. Nothing is reported to anyone unless `log` names where.
+    like length, and none is cut, since `fitting` has seen to the window; packing would need flash attention to pay. Nothing is
+    reported to anyone unless `log` names where.
     Several processes drop the last uneven batch of an epoch, where they would otherwise train examples twice.
     """
     import torch
@@ -273,7 +280,7 @@ def sft_config(recipe: Recipe, work: Path, validate: bool = False, log: str | No
     many = {"dataloader_drop_last": True, "ddp_find_unused_parameters": False} if guard.processes() > 1 else {}
     return SFTConfig(
         output_dir=str(work), use_cpu=not cuda, bf16=dtype is torch.bfloat16,
-        fp16=dtype is torch.float16, assistant_only_loss=True, completion_only_loss=True, max_length=recipe.max_length,
+        fp16=dtype is torch.float16, assistant_only_loss=True, completion_only_loss=True, max_length=None,
         num_train_epochs=recipe.epochs, per_device_train_batch_size=recipe.batch, per_device_eval_batch_size=recipe.batch,
         gradient_accumulation_steps=recipe.accumulation, gradient_checkpointing=recipe.checkpointing,
         learning_rate=recipe.learning_rate, lr_scheduler_type="cosine", warmup_steps=recipe.warmup_share,
@@ -296,15 +303,19 @@ def _check_fsdp() -> None:
 
 def make_trainer(
     recipe: Recipe, records: Sequence[Record], work: Path, callbacks: Sequence[Any] = (), validation: Sequence[Record] = (),
-    log: str | None = None,
+    log: str | None = None, drop_long: bool = False,
 ) -> SFTTrainer:  # fmt: skip
-    """TRL's trainer around the NF4 base and a fresh LoRA adapter on all linear layers."""
+    """TRL's trainer around the NF4 base and a fresh LoRA adapter on all linear layers.
+
+    Raises PushbackError, before the base is loaded, if a record is longer than the recipe's window and not to be left out.
+    """
     quiet()  # before the imports, which is when bitsandbytes speaks
     from datasets.utils import logging
     from peft import LoraConfig
     from transformers import EarlyStoppingCallback, set_seed
 
     mine = split_batch(recipe, guard.processes())
+    records, validation = fitting(records, recipe, drop_long), fitting(validation, recipe, drop_long, "validation records")
     set_seed(recipe.seed)
     base = load_base(recipe, one_card=True)
     with bars(logging, len(records) > TOKENISED_AT_ONCE):
@@ -335,15 +346,16 @@ def cast_trainable(model: Any) -> None:
 
 def train_adapter(
     recipe: Recipe, records: Sequence[Record], out: str | Path, callbacks: Sequence[Any] = (), *,
-    validation: Sequence[Record] = (), resume: bool = False, log: str | None = None,
+    validation: Sequence[Record] = (), resume: bool = False, log: str | None = None, drop_long: bool = False,
 ) -> Training:  # fmt: skip
     """Trains the friction adapter and writes it to `out` (16-bit safetensors, with a note on its base and recipe).
 
     With `validation` records it looks at them at every checkpoint, stops after `recipe.patience` looks without gain, and
     keeps the best weights. With `resume` it starts from the last complete checkpoint of the same run, if there is one.
-    `log` is `tensorboard` or `trackio`. Raises PushbackError before training if there are no records, `out` may not be
-    written, or base or memory are not in order; and in training when the loss is not finite, memory or disk run out, or it is
-    interrupted.
+    `log` is `tensorboard` or `trackio`. With `drop_long`, records that are longer than the recipe's window are named in a
+    warning, left out, and counted in the adapter's note. Raises PushbackError before training if there are no records, some are
+    too long, `out` may not be written, or base or memory are not in order; and in training when the loss is not finite, memory
+    or disk run out, or it is interrupted.
     """
     if not records:
         raise PushbackError("There are no records to train on. Make some with `pushback data make`, or check the path.")
@@ -354,6 +366,8 @@ def train_adapter(
         _check_fsdp()
     else:
         guard.check_fits(split_batch(recipe, guard.processes()))
+    given, records = len(records), fitting(records, recipe, drop_long)
+    validation = fitting(validation, recipe, drop_long, "validation records")
     work = guard.work_folder(out)
     checkpoint = guard.prepare(work, guard.identity(recipe, records, validation), resume)
     with guard.explained(recipe, work):
@@ -366,16 +380,17 @@ def train_adapter(
         start = time.monotonic()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.monotonic() - start
-        _finish(trainer, recipe, out, work)
+        _finish(trainer, recipe, out, work, given - len(records))
     rows = trainer.state.log_history
     losses, looks = (tuple((row["step"], row[key]) for row in rows if key in row) for key in ("loss", "eval_loss"))
-    return Training(out, losses, seconds, trained, recipe.parameters + trained, looks, trainer.state.best_metric)
+    return Training(out, losses, seconds, trained, recipe.parameters + trained, looks, trainer.state.best_metric,
+                    given - len(records))  # fmt: skip
 
 
-def _finish(trainer: SFTTrainer, recipe: Recipe, out: Path, work: Path) -> None:
+def _finish(trainer: SFTTrainer, recipe: Recipe, out: Path, work: Path, dropped: int) -> None:
     """The first process writes the adapter and removes the checkpoints; the others wait for it."""
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if guard.is_first_process():
-        save_adapter(trainer.accelerator.unwrap_model(trainer.model), recipe, out, state)
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), recipe, out, state, dropped)
         shutil.rmtree(work, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

@@ -6,9 +6,10 @@ import os
 
 import pytest
 from examples import record
+from pydantic import BaseModel
 
 from pushback_lib.core.common import PushbackError
-from pushback_lib.core.files import RunFile, fill_template, read_jsonl, replacing, sha256_of, to_row, write_jsonl
+from pushback_lib.core.files import RunFile, fill_template, read_jsonl, read_models, replacing, sha256_of, to_row, write_jsonl
 from pushback_lib.core.records import Record, load_records
 
 GOOD = [
@@ -17,6 +18,10 @@ GOOD = [
     ('{"a": "é ☂ \\u2028"}\n'.encode(), [(1, {"a": "é ☂ \u2028"})]),
     ('{"a": "one\u2028line"}\n'.encode(), [(1, {"a": "one\u2028line"})]),
     (b"", []),
+    (b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}\r\n', [(1, {"a": 1}), (2, {"a": 2})]),
+    (b'{"a": 1}\n\xef\xbb\xbf{"a": 2}\n', [(1, {"a": 1}), (2, {"a": 2})]),  # two such files, put together
+    (b"\xef\xbb\xbf\n", []),
+    (b'{"a": "NaN", "b": 1e300}', [(1, {"a": "NaN", "b": 1e300})]),
 ]
 
 BAD = [
@@ -24,6 +29,14 @@ BAD = [
     (b'{"a": 1}\n[1]\n', "line 2: a JSON list"),
     (b"null\n", "line 1: a JSON NoneType"),
     (b'{"a": "\xff"}\n', "line 1: not valid JSON"),
+    (b'{"a": 1}\n{"a": NaN}\n', "line 2: not valid JSON .NaN is not a number of JSON"),
+    (b'{"a": [-Infinity]}\n', "line 1: not valid JSON .-Infinity is"),
+    (b'{"a": 1e999}\n', "line 1: not valid JSON .1e999 is"),
+    ('{"a": 1}\n'.encode("utf-16"), r"is in UTF-16, not in UTF-8\. Save it as UTF-8\..*`pushback data import .*f\.jsonl`"),
+    ('{"a": 1}\n'.encode("utf-16-be"), "is in UTF-16-BE"),
+    ('{"a": 1}\n'.encode("utf-32"), "is in UTF-32"),
+    (b'\n[{"a": 1},\n {"a": 2}]\n', r"line 2: a JSON list\. Each line holds one .*`pushback data import .*f\.jsonl`"),
+    (b'{\n  "a": 1\n}\n', "line 1: not valid JSON .the object goes on in the next line.*`pushback data import"),
 ]
 
 
@@ -38,6 +51,33 @@ def test_names_the_broken_line(tmp_path, raw, says):
     (tmp_path / "f.jsonl").write_bytes(raw)
     with pytest.raises(PushbackError, match=says):
         list(read_jsonl(tmp_path / "f.jsonl"))
+
+
+class Said(BaseModel):
+    text: str
+
+
+FOREIGN = [
+    ({"conversations": []}, r"text: Field required\. This is a row of sharegpt data: .*`pushback data import .*f\.jsonl`"),
+    ({"instruction": "a", "input": "", "output": "b"}, "a row of alpaca data"),
+    ({"messages": []}, "a row of messages data"),
+    ({"prompt": "a", "completion": "b"}, "a row of messages data"),
+    ({"text": "\ud800"}, r"holds half of a character, '\\ud800'\. Fix or delete that line"),
+    ({"texts": "a"}, "text: Field required. Fix or delete that line"),
+]
+
+
+@pytest.mark.parametrize(("row", "says"), FOREIGN)
+def test_a_row_of_others_is_recognised_and_the_error_says_how_to_convert_it(tmp_path, row, says):
+    (tmp_path / "f.jsonl").write_text(f'{{"text": "a"}}\n{json.dumps(row)}\n')
+    with pytest.raises(PushbackError, match=rf"f\.jsonl, line 2: .*{says}"):
+        list(read_models(tmp_path / "f.jsonl", Said))
+
+
+def test_a_folder_names_its_files(tmp_path):
+    (tmp_path / "a.jsonl").touch()
+    with pytest.raises(PushbackError, match=r"is a folder\. Give one of its files \(a\.jsonl\)"):
+        list(read_jsonl(tmp_path))
 
 
 def test_missing_file_names_the_path(tmp_path):
@@ -105,6 +145,7 @@ TAILS = [
     (line(2)[:40], 2, "cut off in the middle"),
     (b'{"i', 2, "cut off at the start"),
     (b"", 2, "complete"),
+    (b"\xef\xbb\xbf" + line(2), 3, "put together from files with a byte order mark"),
 ]
 
 

@@ -29,6 +29,9 @@ BROKEN = [
     ({"extra": 1}, "extra"),
     ({"scenario": None}, "scenario: Field required"),  # None: left out
     ({"provenance": {"source": "found on the street"}}, "provenance.source"),
+    ({"thoughts": [{**SIX[0], "persona": ""}, *SIX[1:]]}, "personas are missing"),
+    ({"behaviour": "unlabelled"}, "'unlabelled' does not belong to subset 'disagreement'"),
+    ({"subset": "unlabelled"}, "'disagree' does not belong to subset 'unlabelled'"),
 ]
 
 
@@ -82,6 +85,25 @@ def test_an_empty_system_prompt_is_left_out():
 
 def test_personas_are_six_with_a_task_each():
     assert len({persona.name for persona in records.PERSONAS}) == len({persona.task for persona in records.PERSONAS}) == 6
+
+
+NO_LABELS = {"subset": "unlabelled", "behaviour": "unlabelled"}
+
+
+def test_a_record_without_labels_may_lack_thoughts_and_the_names_of_personas():
+    found = records.Record.model_validate({**row(), **NO_LABELS, "thoughts": [{"persona": "", "thought": "It is old."}]})
+    assert records.to_messages(found, "")[-1]["content"] == f"<think>\nIt is old.\n</think>\n\n{found.answer}"
+    found = records.Record.model_validate({**row(), **NO_LABELS, "thoughts": []})
+    assert records.to_messages(found, "")[-1]["content"] == f"<think>\n</think>\n\n{found.answer}"
+
+
+def test_of_a_folder_the_file_of_the_split_is_loaded(tmp_path):
+    for number, split in enumerate(("train", "validation")):
+        save_records(tmp_path / f"{split}.jsonl", [record(number)])
+    assert load_records(tmp_path) == [record(0)]
+    assert load_records(tmp_path, "validation") == [record(1)]
+    with pytest.raises(PushbackError, match=r"No file at .*test\.jsonl"):
+        load_records(tmp_path, "test")
 
 
 def test_datasets_loads_the_file_in_one_line(tmp_path):

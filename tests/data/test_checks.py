@@ -8,6 +8,7 @@ from examples import record, row, thought
 
 from pushback_lib.cli import main
 from pushback_lib.core.common import PushbackError
+from pushback_lib.core.files import write_jsonl
 from pushback_lib.core.records import PERSONA_NAMES, save_records
 from pushback_lib.data import checks
 from pushback_lib.data.card import counter, figures, write_card, write_report
@@ -270,6 +271,24 @@ def test_a_record_broken_on_purpose_is_caught(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "FAIL  control tokens: 1" in said
     assert "t-0004" in said
+
+
+def test_a_folder_is_checked_without_the_splits_that_it_lacks_and_gets_no_card(folder):
+    (folder / "test.jsonl").unlink()
+    assert list(checks.load_splits(folder)) == ["train", "validation"]
+    with pytest.raises(PushbackError, match=r"No test\.jsonl in"):
+        write_card(folder)
+
+
+def test_imported_records_are_counted_as_unlabelled_and_get_no_card(folder):
+    bare = {"subset": "unlabelled", "behaviour": "unlabelled", "provenance": {"source": "imported"}, "thoughts": []}
+    write_jsonl(folder / "test.jsonl", [{**row(number), **bare} for number in (97, 98)])
+    findings = {finding.name: finding for finding in checks.check_splits(checks.load_splits(folder))}
+    assert findings["labels"].ids == ("t-0097", "t-0098")
+    assert not findings["labels"].ok
+    assert findings["personas"].ok
+    with pytest.raises(PushbackError, match="2 records of others, which the card would call synthetic"):
+        write_card(folder)
 
 
 @pytest.mark.parametrize(("path", "says"), [("nothing-here", "Nothing at"), (".", r"No file at .*train\.jsonl")])

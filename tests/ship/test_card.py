@@ -25,7 +25,7 @@ NO_FIGURES = "No figures in .*: a card without them would claim what nobody meas
 
 def measured(folder, found=None):
     path = folder / "figures.json"
-    path.write_text(json.dumps(found or figures()), encoding="utf-8")
+    path.write_text(json.dumps(found or figures()), encoding="utf-8-sig")  # as some editors save it
     return load_measured(path, ADAPTER, "tiny")
 
 

@@ -34,9 +34,10 @@ def tokenizer(recipe):
 
 @pytest.fixture(scope="module")
 def records():
-    """A few of each behaviour, and those with earlier turns."""
+    """A few of each behaviour, those with earlier turns, and one as `pushback data import` makes it of an answer alone."""
     everything = load_records(DATA / "friction" / "train.jsonl")
-    return everything[::120] + [record for record in everything if record.history][:6]
+    bare = everything[0].model_copy(update={"subset": "unlabelled", "behaviour": "unlabelled", "thoughts": ()})
+    return everything[::120] + [record for record in everything if record.history][:6] + [bare]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_the_loss_covers_thought_answer_and_end_alone(recipe, tokenizer, records
     trainer = make_trainer(recipe, records, tmp_path)
     for record, row in zip(records, trainer.train_dataset, strict=True):
         learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
-        assert tokenizer.decode(learned) == f"{thought_text(record)}\n</think>\n\n{record.answer}{SPECIAL[0]}"
+        assert tokenizer.decode(learned) == f"{thought_text(record)}\n</think>\n\n{record.answer}{SPECIAL[0]}".lstrip("\n")
         assert learned[-1] == EOS
         assert learned.count(UNTHINK) == learned.count(EOS) == 1
         assert not {BOS, USER, ASSISTANT, THINK} & set(learned)

@@ -26,6 +26,7 @@ from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.recipe import RECIPES, recipe_for
 from pushback_lib.train import run
 from pushback_lib.train.guard import MARK, work_folder
+from pushback_lib.train.window import token_lengths
 
 TINY = recipe_for("tiny")
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -55,6 +56,10 @@ def test_the_loss_covers_reasoning_and_answer_and_nothing_of_the_prompt(trainer,
     assert tokenizer.decode(learned) == expected
     prompt = prompt_messages(record.user_input, TINY.system, record.history)
     assert tokenizer.decode(masked) == tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+
+
+def test_lengths_are_told_as_they_are_trained_on(trainer):
+    assert token_lengths(RECORDS, TINY) == [len(ids) for ids in trainer.train_dataset["input_ids"]]
 
 
 def test_the_models_own_template_would_have_dropped_the_reasoning():
@@ -202,6 +207,12 @@ def test_given_paths_win():
     assert run.validation_records(recipe_for("7b"), [], micro) == load_records(micro)
 
 
+def test_of_a_folder_each_split_is_found():
+    folder = DATA / "friction"
+    assert run.training_records(TINY, folder) == load_records(folder / "train.jsonl")
+    assert run.validation_records(recipe_for("7b"), [], folder) == load_records(folder / "validation.jsonl")
+
+
 LENGTHS = [(7 * at) % 50 + 10 for at in range(103)]
 
 
@@ -265,6 +276,8 @@ def test_a_stored_order_is_taken_up_in_its_epoch_only(tmp_path):
         ("7b", {"patience": 0, "learning_rate": 1e-4}, {"patience": 0, "learning_rate": 1e-4}),
         ("tiny", {}, {"batch": 16, "accumulation": 1, "patience": 0, "epochs": 1}),
         ("tiny", {"validation": str(DATA / "micro.jsonl")}, {"patience": 3}),
+        ("tiny", {"data": str(DATA / "micro.jsonl")}, {"patience": 0}),
+        ("tiny", {"data": str(DATA / "friction")}, {"patience": 3}),  # its validation split is found
     ],
 )
 def test_the_command_line_changes_the_recipe_and_nothing_else(tmp_path, monkeypatch, model, choices, expected):
