@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -39,7 +41,7 @@ from .ship.card import write_adapter_card
 from .ship.ollama import QUANTISATIONS, create_model
 from .ship.run import TAKE_HOME, ship_all, ship_gguf
 from .train.base import BaseRecipe, train_base
-from .train.guard import is_first_process, unfinished
+from .train.guard import is_disk_full, is_first_process, is_out_of_memory, unfinished
 from .train.plan import plan, too_small
 from .train.run import set_up_log, train_adapter, training_records, validation_records, with_choices
 
@@ -87,8 +89,8 @@ def _recipe_and_adapter(args: argparse.Namespace) -> tuple[Recipe, Path]:
     return recipe, Path(args.adapter or recipe.shipped_adapter)
 
 
-def _run_until_stopped(work: Coroutine, out: Path, *chats: Chat) -> Any:
-    """What the coroutine returns; closes the chats. Raises PushbackError if the user stops it."""
+def _run(work: Coroutine, *chats: Chat) -> Any:
+    """What the coroutine returns; closes the chats."""
 
     async def closing() -> Any:
         try:
@@ -97,14 +99,7 @@ def _run_until_stopped(work: Coroutine, out: Path, *chats: Chat) -> Any:
             for chat in chats:
                 await chat.close()
 
-    try:
-        return asyncio.run(closing())
-    except KeyboardInterrupt as error:
-        raise _stopped(out) from error
-
-
-def _stopped(out: Path) -> PushbackError:
-    return PushbackError(f"Stopped. What is finished is in {out}; run the same command again to resume.")
+    return asyncio.run(closing())
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
@@ -198,8 +193,7 @@ def run_make(args: argparse.Namespace) -> int:
     settings = DebateSettings(args.seed, args.temperature, args.max_tokens)
     prompts = args.prompts or (SCRIPTED_BRIEFS if args.backend == "scripted" else FRICTION_DATA / "train.jsonl")
     chat = _debater(args)
-    work = make_records(chat, prompts, args.out, args.n, settings, concurrency=args.concurrency)
-    print(_run_until_stopped(work, args.out, chat))
+    print(_run(make_records(chat, prompts, args.out, args.n, settings, concurrency=args.concurrency), chat))
     return 0
 
 
@@ -372,11 +366,7 @@ def _how(args: argparse.Namespace) -> Sampling:
 
 
 def _local(args: argparse.Namespace, prompts: list[Prompt]) -> list[Response]:
-    speaker = load_voices(*_recipe_and_adapter(args))
-    try:
-        return evaluate(speaker, prompts, args.out / "responses.jsonl", _how(args), args.batch)
-    except KeyboardInterrupt as error:
-        raise _stopped(args.out) from error
+    return evaluate(load_voices(*_recipe_and_adapter(args)), prompts, args.out / "responses.jsonl", _how(args), args.batch)
 
 
 def _server(args: argparse.Namespace, prompts: list[Prompt]) -> list[Response]:
@@ -386,16 +376,14 @@ def _server(args: argparse.Namespace, prompts: list[Prompt]) -> list[Response]:
     names = {BASELINE: args.baseline, FRICTION: args.friction}
     chats = {voice: OpenAIChat(name, args.base_url, timeout=args.timeout) for voice, name in names.items()}
     run = server_run(chats, system, prompts, _how(args))
-    work = run_server(chats, run, args.out / "responses.jsonl", args.concurrency)
-    return _run_until_stopped(work, args.out, *chats.values())
+    return _run(run_server(chats, run, args.out / "responses.jsonl", args.concurrency), *chats.values())
 
 
 def _judge(args: argparse.Namespace, rows: Sequence[Response]) -> Comparison | None:
     if not args.judge_model:
         return None
     chat = OpenAIChat(args.judge_model, args.judge_url, timeout=args.timeout)
-    work = judge_rows(chat, rows, args.out / "verdicts.jsonl", args.concurrency)
-    return compare(rows, _run_until_stopped(work, args.out, chat))
+    return compare(rows, _run(judge_rows(chat, rows, args.out / "verdicts.jsonl", args.concurrency), chat))
 
 
 def run_experiments(args: argparse.Namespace) -> int:
@@ -518,14 +506,63 @@ def run_hub(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns its exit code, 2 where the input or the machine is not in order."""
-    args = parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 2 where input or machine are not in order, 130 where the user stopped it.
+
+    Every error is one line. Where nobody reads the output any more, as in `pushback … | head -1`, it is 1.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII only
+    words = sys.argv[1:] if argv is None else argv
     try:
-        return args.run(args)
+        try:
+            _check_text(words)
+            args = parser().parse_args(words)
+            return args.run(args)
+        finally:
+            print(end="", flush=True)
     except PushbackError as error:
-        print(f"pushback: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error), 130 if isinstance(error.__cause__, KeyboardInterrupt) else 2)
+    except KeyboardInterrupt:
+        return _fail("Stopped. What is complete stays; run the same command again for the rest.", 130)
+    except BrokenPipeError:
+        return _fail("", 1)
+    except Exception as error:
+        if not isinstance(error, OSError | MemoryError) and not is_disk_full(error) and not is_out_of_memory(error):
+            raise  # a fault of the kit: its traceback is needed
+        return _fail(_what_failed(error), 2)
+
+
+def _check_text(words: Sequence[str]) -> None:
+    odd = next((word for word in words if any("\ud800" <= char <= "\udfff" for char in word)), None)
+    if odd is not None:
+        raise PushbackError(
+            f"The argument {os.fsencode(odd)!r} is no text in this system's encoding, {sys.getfilesystemencoding()}. Set "
+            "PYTHONUTF8=1, or use other names."
+        )
+
+
+def _what_failed(error: Exception) -> str:
+    """What the machine refused, and what to do, for what no part of the kit foresaw."""
+    if is_out_of_memory(error):
+        return "Memory ran out. Close other programs and notebooks, or choose a smaller model or batch."
+    if isinstance(error, OSError):
+        where, what = error.filename or "The output", error.strerror or str(error)
+    else:
+        where, what = "The output", str(error)
+    cure = "Make room there" if is_disk_full(error) else "Correct the path, or choose another place"
+    return f"{where}: {what}. {cure}, then run the same command again."
+
+
+def _fail(says: str, code: int) -> int:
+    """Says it in one line; what cannot be printed any more is dropped, or Python would fail on it once more at its end."""
+    line = f"pushback: {' '.join(says.splitlines())}\n" if says else ""
+    for stream, text in ((sys.stdout, ""), (sys.stderr, line)):
+        try:
+            print(text, end="", file=stream, flush=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
 
 
 if __name__ == "__main__":

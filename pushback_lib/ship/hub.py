@@ -355,8 +355,8 @@ def explained(endpoint: str, token: str) -> Iterator[None]:
     again = "What has arrived stays there: the same command, run again, sends the rest."
     try:
         yield
-    except KeyboardInterrupt:
-        raise PushbackError(f"Stopped. {again}") from None
+    except KeyboardInterrupt as error:
+        raise PushbackError(f"Stopped. {again}") from error
     except OfflineModeIsEnabled:
         raise PushbackError("HF_HUB_OFFLINE is set, so nothing may be sent. Unset it, or look with --dry-run.") from None
     except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
