@@ -15,7 +15,7 @@ from typing import Any
 
 from .core.common import BASELINE, DATA, FRICTION, OLLAMA_URL, PushbackError, __version__
 from .core.files import replacing
-from .core.folders import check_folder
+from .core.folders import alone, check_folder
 from .core.records import save_records
 from .data.card import write_card as write_data_card
 from .data.card import write_report as write_data_report
@@ -256,7 +256,8 @@ def run_train(args: argparse.Namespace) -> int:
         patience=args.patience, epochs=args.epochs, max_length=args.max_length, learning_rate=args.learning_rate,
     )  # fmt: skip
     check_folder(args.out, [args.data, args.validation])
-    found = unfinished(args.out)
+    with alone(args.out):  # the checkpoints of a run that goes on are no unfinished run
+        found = unfinished(args.out)
     if found and not args.resume:
         raise PushbackError(
             f"An unfinished run towards {args.out} is in {found.parent}, at step {found.name.split('-')[1]}. Add --resume "
@@ -500,6 +501,7 @@ def run_hub(args: argparse.Namespace) -> int:
     )
     if args.dry_run:
         print(hub.table(repositories, args.public))
+        hub.check_private(repositories)
     else:
         addresses = hub.publish(repositories, public=args.public, update=args.update, say=print)
         print("\n".join(["Published:", *addresses]))

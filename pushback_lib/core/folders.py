@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -48,12 +49,63 @@ def is_ours(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (MARKER, TRAINING_FILE))
 
 
-def claim_folder(out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | None] = ()) -> Path:
-    """Makes and marks a folder in which the kit writes file by file; raises as `check_folder` does."""
+@contextmanager
+def alone(out: str | os.PathLike[str]) -> Iterator[None]:
+    """Keeps `out` for one run: PushbackError if another has it. The lock ends with its process, however that ends.
+
+    Of processes that train together, as their launcher tells them, only the first locks.
+    """
+    if os.name != "posix" or os.environ.get("RANK", "0") != "0":  # Windows has no flock: users must not start two runs
+        yield
+        return
+    import fcntl
+
+    real = Path(out).resolve()
+    lock = real.with_name(f".{real.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samefile(lock, file.fileno()):  # the other run has just ended, and taken its lock with it
+                raise FileNotFoundError
+        except (BlockingIOError, FileNotFoundError) as error:
+            raise PushbackError(f"Another run is writing to {out}. Wait for it, or choose another folder.") from error
+        try:
+            _tidy(real)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _tidy(real: Path) -> None:
+    """Removes what a killed run left aside of a folder and in it; where it died between two renames, puts the old one back."""
+    name = glob.escape(real.name)
+    for old in real.parent.glob(f".{name}.*.old"):
+        _delete(old) if real.exists() else old.replace(real)
+    for part in (*real.parent.glob(f".{name}.*.part"), *real.glob("**/.*.part")):
+        _delete(part)
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Deletes a folder that nobody may meet half deleted: first moves it out of the way."""
+    aside = path.with_name(f".{path.name.lstrip('.')}.{os.getpid()}.part")
+    if path.exists():
+        path.replace(aside)
+        _delete(aside)
+
+
+@contextmanager
+def claim_folder(out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | None] = ()) -> Iterator[Path]:
+    """Makes and marks a folder in which the kit writes file by file, for one run; raises as `check_folder` and `alone` do."""
     real = check_folder(out, inputs)
-    real.mkdir(parents=True, exist_ok=True)
-    (real / MARKER).write_text(NOTE, encoding="utf-8")
-    return Path(out)
+    with alone(out):
+        real.mkdir(parents=True, exist_ok=True)
+        (real / MARKER).write_text(NOTE, encoding="utf-8")
+        yield Path(out)
 
 
 @contextmanager

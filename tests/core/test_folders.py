@@ -44,7 +44,8 @@ REFUSED = [
 
 @pytest.mark.parametrize(("out", "inputs", "says"), REFUSED, ids=str)
 def test_any_other_is_refused_and_stays(out, inputs, says, here):
-    for write in (check_folder, claim_folder, lambda *args: replacing_folder(*args).__enter__()):
+    writes = (check_folder, *(lambda *args, way=way: way(*args).__enter__() for way in (claim_folder, replacing_folder)))
+    for write in writes:
         with pytest.raises(PushbackError) as caught:
             write(out, inputs)
         assert says in str(caught.value)
