@@ -10,12 +10,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from .core.common import BASELINE, DATA, FRICTION, OLLAMA_URL, PushbackError, __version__
 from .core.files import replacing
-from .core.folders import alone, check_folder
+from .core.folders import alone, check_folder, claim_folder
 from .core.records import save_records
 from .data.card import write_card as write_data_card
 from .data.card import write_report as write_data_report
@@ -69,9 +70,12 @@ def _positive(text: str) -> int:
     return number
 
 
-def _command(commands: argparse._SubParsersAction, name: str, run: Callable, help: str) -> argparse.ArgumentParser:
+def _command(
+    commands: argparse._SubParsersAction, name: str, run: Callable, help: str, folders: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    """A sub-command; `folders` are the arguments that name folders in which it writes several files."""
     parser = commands.add_parser(name, help=help)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, folders=folders)
     return parser
 
 
@@ -103,7 +107,8 @@ def _run(work: Coroutine, *chats: Chat) -> Any:
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
-    demo = _command(commands, "demo", run_demo, "make data, fine-tune and measure the bundled model, in minutes")
+    demo = _command(commands, "demo", run_demo, "make data, fine-tune and measure the bundled model, in minutes",
+                    ("out", "results"))  # fmt: skip
     add = demo.add_argument
     add("--out", type=Path, default=Path("runs/demo"), help="folder for data, adapter and report (runs/demo)")
     add("--json", type=Path, help="also write the figures, one row for each kind and voice, to this file")
@@ -153,7 +158,7 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     data = commands.add_parser("data", help="make, check and describe training data")
     steps = data.add_subparsers(required=True, metavar="COMMAND")
     _add_make(steps)
-    check = _command(steps, "check", run_check, "check a data set; exits with 1 where a limit does not hold")
+    check = _command(steps, "check", run_check, "check a data set; exits with 1 where a limit does not hold", ("report",))
     _data_options(check)
     check.add_argument("--report", type=Path, metavar="DIR", help="also write report.html and findings.json there")
     card = _command(steps, "card", run_card, "write the data set's card, README.md, from its figures")
@@ -297,11 +302,14 @@ def run_fit(args: argparse.Namespace) -> int:
 
 
 def _add_eval(commands: argparse._SubParsersAction) -> None:
-    evaluate = _command(commands, "eval", run_eval, "ask both voices the eval set, judge the answers and report; resumes")
+    evaluate = _command(
+        commands, "eval", run_eval, "ask both voices the eval set, judge the answers and report; resumes", ("out",)
+    )
     _voice_options(evaluate)
     _asking_options(evaluate.add_argument)
     _running_options(evaluate.add_argument)
-    experiments = _command(commands, "experiments", run_experiments, "the friction dial, and whether the thinking matters")
+    experiments = _command(commands, "experiments", run_experiments, "the friction dial, and whether the thinking matters",
+                           ("out",))  # fmt: skip
     _voice_options(experiments)
     add = experiments.add_argument
     add("--prompts", help=f"prompt file, or {BUNDLED!r}")
@@ -520,7 +528,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             _check_text(words)
             args = parser().parse_args(words)
-            return args.run(args)
+            with ExitStack() as claimed:
+                for folder in dict.fromkeys(filter(None, (getattr(args, name) for name in args.folders))):
+                    claimed.enter_context(claim_folder(folder))
+                return args.run(args)
         finally:
             print(end="", flush=True)
     except PushbackError as error:

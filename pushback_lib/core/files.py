@@ -138,6 +138,7 @@ class RunFile(Generic[M]):
         self.path, self._model, self._what = Path(path), model, what
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._new = not self.path.exists()
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise PushbackError(f"{self.path} cannot be written ({error.strerror}). Choose another --out.") from error
@@ -152,7 +153,7 @@ class RunFile(Generic[M]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not os.fstat(self._file.fileno()).st_size:
+        if self._new and not os.fstat(self._file.fileno()).st_size:
             self.path.unlink(missing_ok=True)  # a run that made nothing leaves nothing
         self._file.close()  # ends the lock too, as it ends when the process is killed
 

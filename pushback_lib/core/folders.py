@@ -78,12 +78,17 @@ def alone(out: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _tidy(real: Path) -> None:
-    """Removes what a killed run left aside of a folder and in it; where it died between two renames, puts the old one back."""
-    name = glob.escape(real.name)
-    for old in real.parent.glob(f".{name}.*.old"):
-        _delete(old) if real.exists() else old.replace(real)
-    for part in (*real.parent.glob(f".{name}.*.part"), *real.glob("**/.*.part")):
-        _delete(part)
+    """Removes what a killed run left aside of a folder or in it; where it died between two renames, puts the old one back."""
+    import psutil
+
+    for left in (*real.parent.glob(f".{glob.escape(real.name)}.*"), *real.glob("**/.*.part")):
+        pid, end = left.name.split(".")[-2:]
+        if not pid.isdigit() or psutil.pid_exists(int(pid)):
+            continue
+        if end == "old" and not real.exists():
+            left.replace(real)
+        elif end in ("old", "part"):
+            _delete(left)
 
 
 def _delete(path: Path) -> None:
@@ -103,9 +108,14 @@ def claim_folder(out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike
     """Makes and marks a folder in which the kit writes file by file, for one run; raises as `check_folder` and `alone` do."""
     real = check_folder(out, inputs)
     with alone(out):
+        new = not real.exists()
         real.mkdir(parents=True, exist_ok=True)
         (real / MARKER).write_text(NOTE, encoding="utf-8")
-        yield Path(out)
+        try:
+            yield Path(out)
+        finally:
+            if new and [path.name for path in real.iterdir()] == [MARKER]:  # a run that made nothing leaves nothing
+                shutil.rmtree(real)
 
 
 @contextmanager

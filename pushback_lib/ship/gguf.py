@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 import tempfile
@@ -222,7 +223,7 @@ def write_gguf(
         out /= file_name(recipe, voice, kind)
     if kind in K_QUANTS:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".f32-", suffix=".part", dir=out.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=".f32-", suffix=f".{os.getpid()}.part", dir=out.parent) as folder:
             f32 = write_gguf(model, Path(folder) / "F32.gguf", "F32", recipe, voice, pre_tokenizer=pre_tokenizer)
             return quantise(f32, out, kind)
     source, writer = open_source(model), GGUFWriter(None, "qwen2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ def ship_gguf(
         check_adapter(adapter, recipe)
     modelfile = _modelfile(recipe, kinds[0])
     with claim_folder(out, [adapter, merged, recipe.base_folder]):
-        with tempfile.TemporaryDirectory(prefix=".merged-", suffix=".part", dir=out) as folder:
+        with tempfile.TemporaryDirectory(prefix=".merged-", suffix=f".{os.getpid()}.part", dir=out) as folder:
             model = merged or merge_adapter(recipe, adapter, Path(folder) / "merged")
             files = [write_gguf(model, out, kind, recipe) for kind in kinds]
         return [*files, modelfile.write(out / MODELFILE)]
