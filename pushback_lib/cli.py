@@ -255,12 +255,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 def run_train(args: argparse.Namespace) -> int:
     """Trains, and says where the adapter is and how the loss ended."""
-    look = set_up_log(args.log, args.out) if args.log else None
     recipe = with_choices(
         recipe_for(args.model), batch=args.batch, micro_batch=args.micro_batch, validates=bool(args.validation),
         patience=args.patience, epochs=args.epochs, max_length=args.max_length, learning_rate=args.learning_rate,
     )  # fmt: skip
     check_folder(args.out, [args.data, args.validation])
+    look = set_up_log(args.log, args.out) if args.log else None
     with alone(args.out):  # the checkpoints of a run that goes on are no unfinished run
         found = unfinished(args.out)
     if found and not args.resume:
@@ -572,7 +572,10 @@ def _fail(says: str, code: int) -> int:
     line = f"pushback: {' '.join(says.splitlines())}\n" if says else ""
     for stream, text in ((sys.stdout, ""), (sys.stderr, line)):
         try:
-            print(text, end="", file=stream, flush=True)
+            if text and "tqdm" in sys.modules:
+                sys.modules["tqdm"].tqdm.write(text, stream, end="", nolock=True)  # on a line of its own, bars or not
+            else:
+                print(text, end="", file=stream, flush=True)
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return code

@@ -75,13 +75,21 @@ def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) ->
     return count
 
 
+def real_place(path: str | os.PathLike[str]) -> Path:
+    """The path, links followed. Raises PushbackError for links that lead in a circle."""
+    try:
+        return Path(path).resolve()
+    except (RuntimeError, OSError) as error:
+        raise PushbackError(f"{path} cannot be followed ({error}). Choose another place.") from error
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside `path`, which replaces it if the block succeeds; a file keeps its mode.
 
     Links are followed; into a device or a pipe the text is written at the end. Raises PushbackError for a folder.
     """
-    real = Path(path).resolve()
+    real = real_place(path)
     if real.is_dir():
         raise PushbackError(f"{path} is a folder. Give the name of a file.")
     plain = real.is_file() or not real.exists()

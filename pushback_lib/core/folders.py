@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .common import PushbackError
+from .files import real_place
 
 TRAINING_FILE = "pushback.json"  # beside an adapter: which base it was made for, and by which recipe
 MARKER = ".pushback"  # in every other folder that the kit makes
@@ -22,12 +23,12 @@ def check_folder(out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike
     Raises PushbackError, before any work, for a file, the working folder or one above it, a folder that holds one of the
     `inputs`, and a folder with files that the kit did not make.
     """
-    real = Path(out).resolve()
+    real = real_place(out)
     here = Path.cwd()
     if real == here or real in here.parents:
         raise PushbackError(f"{out} is the working folder or one above it, and would be replaced. Choose a new folder.")
     for needed in filter(None, inputs):
-        place = Path(needed).resolve()
+        place = real_place(needed)
         if real == place or real in place.parents:
             raise PushbackError(f"{needed} is needed, and {out} would replace it. Choose another folder for the output.")
     inside = next((path for path in (real, *real.parents) if path.exists()), real)
@@ -60,7 +61,7 @@ def alone(out: str | os.PathLike[str]) -> Iterator[None]:
         return
     import fcntl
 
-    real = Path(out).resolve()
+    real = real_place(out)
     lock = real.with_name(f".{real.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("ab") as file:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.common import BASELINE, FRICTION
+from ..core.files import real_place
 from ..core.folders import check_folder, claim_folder, replacing_folder
 from ..model.checks import adapter_fingerprint, check_adapter, fingerprint
 from ..model.load import load_tokenizer
@@ -124,4 +125,4 @@ def _copy(adapter: Path, to: Path) -> None:
 
 
 def _is_elsewhere(one: Path, other: Path) -> bool:
-    return one.resolve() != other.resolve()
+    return real_place(one) != real_place(other)

@@ -1,4 +1,4 @@
-"""Throws wrong arguments and places at every command, in a sandbox with canary files: `python tests/fuzz.py --n 2000`.
+"""Throws wrong arguments and places at every command, in a sandbox with canary files: `python tests/support/fuzz.py --n 2000`.
 
 The words are drawn from the parser itself, so that a new option is tried too. The sandbox holds a copy of the kit, whose
 own data must not change either. What turns out to be valid work is stopped by Ctrl-C after `--limit` seconds.
@@ -14,7 +14,6 @@ import contextlib
 import faulthandler
 import hashlib
 import io
-import json
 import os
 import random
 import resource
@@ -30,49 +29,59 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CODES = (0, 1, 2, 130)
-RECORD = {"id": "a-1", "behaviour": "comply", "user_input": "How long do eggs boil?", "answer": "Ten minutes for hard ones."}
+RECORD = (ROOT / "data" / "micro.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[0]
 FILES = {
     "canary.md": "A letter.\n", "canary.json": "{}\n", "canary-sheet.html": "<p>\n", "report.html": "<p>mine\n",
-    "README.md": "# Mine\n", "figures.json": "{}\n", "empty.jsonl": "", "half.jsonl": '{"id": "a', "list.json": "[1, 2]\n",
-    "nan.jsonl": '{"prompt": NaN, "response": "x"}\n', "rows.jsonl": '{"prompt": "Hi", "response": "No, I refuse."}\n' * 3,
-    "records.jsonl": json.dumps(RECORD) + "\n", "Ünï ß.jsonl": json.dumps(RECORD) + "\n", "model.gguf": "GGUF\x03", "x.bin": "\x00\x01",
-    "home/.profile": "export A=1\n", "home/runs.md": "x\n", "secret": "s\n",
-    **{f"thesis/{name}": "mine\n" for name in ("README.md", "report.html", "findings.json", "figures.json", "table.md", "dial.json",
-       "demo.json", "demo.png", "dial.png", "train.jsonl", "rows.jsonl", "responses.jsonl", "Modelfile", "adapter/x", "deep/er.txt")},
-    **{f"splits/{name}.jsonl": json.dumps(RECORD) + "\n" for name in ("train", "validation", "test")},
+    "README.md": "# Mine\n", "figures.json": "{}\n", "empty.jsonl": "", "half.jsonl": '{"id": "a',
+    "list.json": "[1, 2]\n", "nan.jsonl": '{"prompt": NaN, "response": "x"}\n',
+    "rows.jsonl": '{"prompt": "Hi", "response": "No, I refuse."}\n' * 3,
+    "records.jsonl": RECORD, "Ünï ß.jsonl": RECORD, "model.gguf": "GGUF\x03",
+    "x.bin": "\x00\x01", "home/.profile": "export A=1\n", "home/runs.md": "x\n", "secret": "s\n",
+    **{f"thesis/{name}": "mine\n" for name in (
+        "README.md", "report.html", "findings.json", "figures.json", "table.md", "dial.json", "demo.json", "demo.png",
+        "dial.png", "train.jsonl", "rows.jsonl", "responses.jsonl", "Modelfile", "adapter/x", "deep/er.txt")},
+    **{f"splits/{name}.jsonl": RECORD for name in ("train", "validation", "test")},
 }  # fmt: skip
 REWRITTEN = ("micro.jsonl", "micro-sheet.html", "README.md", "dial.json", "thinking.json")  # the kit's own, by default
 PLACES = [
-    "", " ", ".", "..", "/", "~", "-", "nowhere", "nowhere/deep/er", "canary.md", "canary.md/deep", "thesis", "thesis/", "./thesis",
-    "thesis/report.html", "empty", "empty/new", "new", "new/deep", "broken-link", "to-thesis", "to-thesis/new", "loop", "pipe", "home",
-    "/dev/null", "/dev/full", "/dev/zero", "/dev/tty", "/proc/nowhere/x", "/proc/self/fd", "/proc/self/mem", "/sys/x", "x" * 300,
-    "a/" * 2100, "Ünï ß.jsonl", "Ünï ß", "\n", "a\nb", "\u2028", "🙂", "e\u0301", "file:///etc/passwd", "C:\\x", "*.jsonl", "$HOME",
-    "half.jsonl", "empty.jsonl", "list.json", "nan.jsonl", "rows.jsonl", "records.jsonl", "splits", "x.bin", "model.gguf", "secret",
-    "adapter", "base", "adapter/adapter_config.json", "locked", "locked/new", "kit/data", "figures.json", "README.md",
+    "", " ", ".", "..", "/", "~", "-", "nowhere", "nowhere/deep/er", "canary.md", "canary.md/deep", "thesis", "thesis/",
+    "./thesis", "thesis/report.html", "empty", "empty/new", "new", "new/deep", "broken-link", "to-thesis", "to-thesis/new",
+    "loop", "pipe", "home", "/dev/null", "/dev/full", "/dev/zero", "/dev/tty", "/proc/nowhere/x", "/proc/self/fd",
+    "/proc/self/mem", "/sys/x", "x" * 300, "a/" * 2100, "Ünï ß.jsonl", "Ünï ß", "\n", "a\nb", "\u2028", "🙂", "e\u0301",
+    "file:///etc/passwd", "C:\\x", "*.jsonl", "$HOME", "half.jsonl", "empty.jsonl", "list.json", "nan.jsonl", "rows.jsonl",
+    "records.jsonl", "splits", "x.bin", "model.gguf", "secret", "adapter", "base", "adapter/adapter_config.json", "locked",
+    "locked/new", "kit/data", "figures.json", "README.md",
 ]  # fmt: skip
-NAMES = ["tiny", "TINY", "7b", "huge", "owner/name", "owner/name@0", "a/b/c", "@", "owner/", "/name", "loopback", "bundled", "None", "0",
-         "http://127.0.0.1:9/v1", "127.0.0.1:9", "http://", "ftp://127.0.0.1", "http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:9/\n",
-         "t4", "16", "nan", "inf", "-3", "1e400", "“tiny”", "tiny ", "ti\tny", "--model"]  # fmt: skip
-NUMBERS = ["0", "-1", "1", "2", "3.5", "nan", "-inf", "inf", "1e400", "-0.0", "", " 7 ", "x", "9" * 30, str(2**63), "1_000", "٣", "0x10",
-           "--1", "1e-320", "NaN", "1,5"]  # fmt: skip
+NAMES = [
+    "tiny", "TINY", "7b", "huge", "owner/name", "owner/name@0", "a/b/c", "@", "owner/", "/name", "loopback", "bundled",
+    "None", "0", "http://127.0.0.1:9/v1", "127.0.0.1:9", "http://", "ftp://127.0.0.1", "http://[::1",
+    "http://127.0.0.1:99999", "http://127.0.0.1:9/\n", "t4", "16", "nan", "inf", "-3", "1e400", "“tiny”", "tiny ",
+    "ti\tny", "--model",
+]  # fmt: skip
+NUMBERS = [
+    "0", "-1", "1", "2", "3.5", "nan", "-inf", "inf", "1e400", "-0.0", "", " 7 ", "x", "9" * 30, str(2**63), "1_000", "٣",
+    "0x10", "--1", "1e-320", "NaN", "1,5",
+]  # fmt: skip
 STRAY = [
-    "--nonsense",
-    "--",
-    "-",
-    "-x",
-    "stray",
-    "--out",
-    "--help",
-    "-n",
-    "--model=",
-    "--out=",
-    "@canary.md",
-    "--version",
-    "--mo",
-    "-n=3",
+    "--nonsense", "--", "-", "-x", "stray", "--out", "--help", "-n", "--model=", "--out=", "@canary.md", "--version",
+    "--mo", "-n=3",
+]  # fmt: skip
+GOOD = [
+    "new",
+    "empty",
+    "adapter",
+    "base",
+    "records.jsonl",
+    "rows.jsonl",
+    "splits",
+    "figures.json",
+    "tiny",
+    "tiny",
+    "owner/name",
 ]
+WAYS = ["plain", "C locale", "closed pipe", "full output", "no stderr", "small files", "Ctrl-C", "Ctrl-C"]
 
 
 def sandbox(top: Path) -> None:
@@ -139,13 +148,18 @@ class Drawer:
 
     def __init__(self, parser: argparse.ArgumentParser, seed: int) -> None:
         self.draw, self.commands = random.Random(seed), list(leaves(parser))
+        self.positive = next(action.type for _, actions in self.commands for action in actions if "-n" in action.option_strings)
+        self.good = 0.0  # share of values that may be valid: with fewer wrong ones a command comes further
 
     def value(self, action: argparse.Action) -> str:
         """A value for an argument, mostly one of the kind that it takes, and mostly a bad one."""
         draw, kind = self.draw, action.type
+        numbers = (int, float, self.positive)
+        if not action.choices and draw.random() < self.good:
+            return draw.choice(["1", "2", "0.5"] if kind in numbers else GOOD)
         if action.choices and draw.random() < 0.8:
             return draw.choice(list(action.choices))
-        if kind in (int, float) or getattr(kind, "__name__", "") == "_positive":
+        if kind in numbers:
             return draw.choice(NUMBERS if draw.random() < 0.9 else PLACES)
         pools = [PLACES, NAMES] if kind is None else [PLACES, PLACES, PLACES, NAMES]
         return draw.choice(draw.choice(pools))
@@ -154,7 +168,7 @@ class Drawer:
         """A command with some of its arguments, and now and then a word too many or too few."""
         draw = self.draw
         words, actions = draw.choice(self.commands)
-        line = list(words)
+        line, self.good = list(words), draw.choice([0.0, 0.5, 0.8])
         named = [action for action in actions if action.option_strings]
         share = draw.choice([0.15, 0.4, 0.7])
         chosen = [action for action in named if draw.random() < (0.95 if action.required else share)] or named[:1]
@@ -180,6 +194,7 @@ class Fuzzer:
         self.seen = {name: look(top / name) for name in canaries(top)}
         self.codes, self.findings, self.stopped = Counter(), [], 0
         self.replaced: set[str] = set()
+        self.full = os.open("/dev/full", os.O_WRONLY)
 
     def check(self, line: list[str], how: str, code: int | str, errors: str) -> None:
         """Adds a finding for whatever is wrong with the end of a command."""
@@ -227,17 +242,15 @@ class Fuzzer:
         self.check(line, "main", code, err.buffer.getvalue().decode(errors="replace"))
 
     def outside(self, draw: random.Random, line: list[str]) -> None:
-        """One line as a process of its own: a bare locale, an output that nobody reads, a full disk, or Ctrl-C at any moment."""
-        how = draw.choice(
-            ["plain", "C locale", "closed pipe", "full output", "no stderr", "small files", "Ctrl-C", "Ctrl-C", "no stdin"]
-        )
+        """One line as a process of its own: a bare locale, an output that nobody reads, a full disk, Ctrl-C at any moment."""
+        how = draw.choice(WAYS)
         env = {**os.environ, "PYTHONPATH": str(self.top / "kit")}
         env |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"} if how == "C locale" else {}
-        out = {"closed pipe": subprocess.PIPE, "full output": open("/dev/full", "wb")}.get(how, subprocess.DEVNULL)  # noqa: SIM115
+        out = {"closed pipe": subprocess.PIPE, "full output": self.full}.get(how, subprocess.DEVNULL)
         small = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))) if how == "small files" else None
         child = subprocess.Popen(
-            [sys.executable, "-m", "pushback", *line], cwd=self.top, env=env, stdout=out, stderr=subprocess.PIPE, preexec_fn=small,
-            stdin=subprocess.DEVNULL if how != "no stdin" else open("pipe", "rb+"),  # noqa: SIM115
+            [sys.executable, "-m", "pushback", *line],
+            cwd=self.top, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, preexec_fn=small,
         )  # fmt: skip
         if how == "closed pipe":
             child.stdout.close()
