@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from .core.common import BASELINE, DATA, FRICTION, OLLAMA_URL, PushbackError, __version__
 from .core.files import replacing
-from .core.folders import check_folder
+from .core.folders import alone, check_folder, claim_folder
 from .core.records import save_records
 from .data.card import write_card as write_data_card
 from .data.card import write_report as write_data_report
@@ -40,7 +43,7 @@ from .ship.card import write_adapter_card
 from .ship.ollama import QUANTISATIONS, create_model
 from .ship.run import TAKE_HOME, ship_all, ship_gguf
 from .train.base import BaseRecipe, train_base
-from .train.guard import is_first_process, unfinished
+from .train.guard import is_disk_full, is_first_process, is_out_of_memory, unfinished
 from .train.plan import plan, too_small
 from .train.run import set_up_log, train_adapter, training_records, validation_records, with_choices
 
@@ -68,9 +71,12 @@ def _positive(text: str) -> int:
     return number
 
 
-def _command(commands: argparse._SubParsersAction, name: str, run: Callable, help: str) -> argparse.ArgumentParser:
+def _command(
+    commands: argparse._SubParsersAction, name: str, run: Callable, help: str, folders: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    """A sub-command; `folders` are the arguments that name folders in which it writes several files."""
     parser = commands.add_parser(name, help=help)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, folders=folders)
     return parser
 
 
@@ -88,8 +94,8 @@ def _recipe_and_adapter(args: argparse.Namespace) -> tuple[Recipe, Path]:
     return recipe, Path(args.adapter or recipe.shipped_adapter)
 
 
-def _run_until_stopped(work: Coroutine, out: Path, *chats: Chat) -> Any:
-    """What the coroutine returns; closes the chats. Raises PushbackError if the user stops it."""
+def _run(work: Coroutine, *chats: Chat) -> Any:
+    """What the coroutine returns; closes the chats."""
 
     async def closing() -> Any:
         try:
@@ -98,18 +104,12 @@ def _run_until_stopped(work: Coroutine, out: Path, *chats: Chat) -> Any:
             for chat in chats:
                 await chat.close()
 
-    try:
-        return asyncio.run(closing())
-    except KeyboardInterrupt as error:
-        raise _stopped(out) from error
-
-
-def _stopped(out: Path) -> PushbackError:
-    return PushbackError(f"Stopped. What is finished is in {out}; run the same command again to resume.")
+    return asyncio.run(closing())
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
-    demo = _command(commands, "demo", run_demo, "make data, fine-tune and measure the bundled model, in minutes")
+    demo = _command(commands, "demo", run_demo, "make data, fine-tune and measure the bundled model, in minutes",
+                    ("out", "results"))  # fmt: skip
     add = demo.add_argument
     add("--out", type=Path, default=Path("runs/demo"), help="folder for data, adapter and report (runs/demo)")
     add("--json", type=Path, help="also write the figures, one row for each kind and voice, to this file")
@@ -159,7 +159,7 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     data = commands.add_parser("data", help="make, check and describe training data")
     steps = data.add_subparsers(required=True, metavar="COMMAND")
     _add_make(steps)
-    check = _command(steps, "check", run_check, "check a data set; exits with 1 where a limit does not hold")
+    check = _command(steps, "check", run_check, "check a data set; exits with 1 where a limit does not hold", ("report",))
     _data_options(check)
     check.add_argument("--report", type=Path, metavar="DIR", help="also write report.html and findings.json there")
     card = _command(steps, "card", run_card, "write the data set's card, README.md, from its figures")
@@ -204,8 +204,7 @@ def run_make(args: argparse.Namespace) -> int:
     settings = DebateSettings(args.seed, args.temperature, args.max_tokens)
     prompts = args.prompts or (SCRIPTED_BRIEFS if args.backend == "scripted" else FRICTION_DATA / "train.jsonl")
     chat = _debater(args)
-    work = make_records(chat, prompts, args.out, args.n, settings, concurrency=args.concurrency)
-    print(_run_until_stopped(work, args.out, chat))
+    print(_run(make_records(chat, prompts, args.out, args.n, settings, concurrency=args.concurrency), chat))
     return 0
 
 
@@ -270,7 +269,6 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 def run_train(args: argparse.Namespace) -> int:
     """Trains, and says where the adapter is and how the loss ended."""
-    look = set_up_log(args.log, args.out) if args.log else None
     own = Path(args.data or "", "validation.jsonl")
     looks_at = args.validation or (own if args.data and own.is_file() else None)
     recipe = with_choices(
@@ -278,7 +276,9 @@ def run_train(args: argparse.Namespace) -> int:
         patience=args.patience, epochs=args.epochs, max_length=args.max_length, learning_rate=args.learning_rate,
     )  # fmt: skip
     check_folder(args.out, [args.data, args.validation])
-    found = unfinished(args.out)
+    look = set_up_log(args.log, args.out) if args.log else None
+    with alone(args.out):  # the checkpoints of a run that goes on are no unfinished run
+        found = unfinished(args.out)
     if found and not args.resume:
         raise PushbackError(
             f"An unfinished run towards {args.out} is in {found.parent}, at step {found.name.split('-')[1]}. Add --resume "
@@ -321,11 +321,14 @@ def run_fit(args: argparse.Namespace) -> int:
 
 
 def _add_eval(commands: argparse._SubParsersAction) -> None:
-    evaluate = _command(commands, "eval", run_eval, "ask both voices the eval set, judge the answers and report; resumes")
+    evaluate = _command(
+        commands, "eval", run_eval, "ask both voices the eval set, judge the answers and report; resumes", ("out",)
+    )
     _voice_options(evaluate)
     _asking_options(evaluate.add_argument)
     _running_options(evaluate.add_argument)
-    experiments = _command(commands, "experiments", run_experiments, "the friction dial, and whether the thinking matters")
+    experiments = _command(commands, "experiments", run_experiments, "the friction dial, and whether the thinking matters",
+                           ("out",))  # fmt: skip
     _voice_options(experiments)
     add = experiments.add_argument
     add("--prompts", help=f"prompt file, or {BUNDLED!r}")
@@ -391,11 +394,7 @@ def _how(args: argparse.Namespace) -> Sampling:
 
 
 def _local(args: argparse.Namespace, prompts: list[Prompt]) -> list[Response]:
-    speaker = load_voices(*_recipe_and_adapter(args))
-    try:
-        return evaluate(speaker, prompts, args.out / "responses.jsonl", _how(args), args.batch)
-    except KeyboardInterrupt as error:
-        raise _stopped(args.out) from error
+    return evaluate(load_voices(*_recipe_and_adapter(args)), prompts, args.out / "responses.jsonl", _how(args), args.batch)
 
 
 def _server(args: argparse.Namespace, prompts: list[Prompt]) -> list[Response]:
@@ -405,16 +404,14 @@ def _server(args: argparse.Namespace, prompts: list[Prompt]) -> list[Response]:
     names = {BASELINE: args.baseline, FRICTION: args.friction}
     chats = {voice: OpenAIChat(name, args.base_url, timeout=args.timeout, plain=True) for voice, name in names.items()}
     run = server_run(chats, system, prompts, _how(args))
-    work = run_server(chats, run, args.out / "responses.jsonl", args.concurrency)
-    return _run_until_stopped(work, args.out, *chats.values())
+    return _run(run_server(chats, run, args.out / "responses.jsonl", args.concurrency), *chats.values())
 
 
 def _judge(args: argparse.Namespace, rows: Sequence[Response]) -> Comparison | None:
     if not args.judge_model:
         return None
     chat = OpenAIChat(args.judge_model, args.judge_url, timeout=args.timeout)
-    work = judge_rows(chat, rows, args.out / "verdicts.jsonl", args.concurrency)
-    return compare(rows, _run_until_stopped(work, args.out, chat))
+    return compare(rows, _run(judge_rows(chat, rows, args.out / "verdicts.jsonl", args.concurrency), chat))
 
 
 def run_experiments(args: argparse.Namespace) -> int:
@@ -532,20 +529,76 @@ def run_hub(args: argparse.Namespace) -> int:
     )
     if args.dry_run:
         print(hub.table(repositories, args.public))
+        hub.check_private(repositories)
     else:
         addresses = hub.publish(repositories, public=args.public, update=args.update, say=print)
         print("\n".join(["Published:", *addresses]))
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns its exit code, 2 where the input or the machine is not in order."""
-    args = parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 2 where input or machine are not in order, 130 where the user stopped it.
+
+    Every error is one line. Where nobody reads the output any more, as in `pushback … | head -1`, it is 1.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII only
+    words = sys.argv[1:] if argv is None else argv
     try:
-        return args.run(args)
+        try:
+            _check_text(words)
+            args = parser().parse_args(words)
+            with ExitStack() as claimed:
+                for folder in dict.fromkeys(filter(None, (getattr(args, name) for name in args.folders))):
+                    claimed.enter_context(claim_folder(folder))
+                return args.run(args)
+        finally:
+            print(end="", flush=True)
     except PushbackError as error:
-        print(f"pushback: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error), 130 if isinstance(error.__cause__, KeyboardInterrupt) else 2)
+    except KeyboardInterrupt:
+        return _fail("Stopped. What is complete stays; run the same command again for the rest.", 130)
+    except BrokenPipeError:
+        return _fail("", 1)
+    except Exception as error:
+        if not isinstance(error, OSError | MemoryError) and not is_disk_full(error) and not is_out_of_memory(error):
+            raise  # a fault of the kit: its traceback is needed
+        return _fail(_what_failed(error), 2)
+
+
+def _check_text(words: Sequence[str]) -> None:
+    odd = next((word for word in words if any("\ud800" <= char <= "\udfff" for char in word)), None)
+    if odd is not None:
+        raise PushbackError(
+            f"The argument {os.fsencode(odd)!r} is no text in this system's encoding, {sys.getfilesystemencoding()}. Set "
+            "PYTHONUTF8=1, or use other names."
+        )
+
+
+def _what_failed(error: Exception) -> str:
+    """What the machine refused, and what to do, for what no part of the kit foresaw."""
+    if is_out_of_memory(error):
+        return "Memory ran out. Close other programs and notebooks, or choose a smaller model or batch."
+    if isinstance(error, OSError):
+        where, what = error.filename or "The output", error.strerror or str(error)
+    else:
+        where, what = "The output", str(error)
+    cure = "Make room there" if is_disk_full(error) else "Correct the path, or choose another place"
+    return f"{where}: {what}. {cure}, then run the same command again."
+
+
+def _fail(says: str, code: int) -> int:
+    """Says it in one line; what cannot be printed any more is dropped, or Python would fail on it once more at its end."""
+    line = f"pushback: {' '.join(says.splitlines())}\n" if says else ""
+    for stream, text in ((sys.stdout, ""), (sys.stderr, line)):
+        try:
+            if text and "tqdm" in sys.modules:
+                sys.modules["tqdm"].tqdm.write(text, stream, end="", nolock=True)  # on a line of its own, bars or not
+            else:
+                print(text, end="", file=stream, flush=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
 
 
 if __name__ == "__main__":

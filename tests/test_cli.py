@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -44,6 +46,83 @@ def test_a_broken_line_is_named_by_its_number(tmp_path, capsys):
 @pytest.mark.parametrize("model", ["tiny", "TINY"])
 def test_the_bundled_model_is_asked_in_its_own_language_however_it_is_written(model):
     assert {prompt.domain for prompt in _prompts(parser().parse_args(["eval", "--model", model]))} == {"bundled language"}
+
+
+PUSHBACK = [sys.executable, "-m", "pushback_lib.cli"]
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "out", "code", "says"),
+    [
+        ("fit --model tiny", {}, None, 1, ""),  # a pipe that nobody reads, as after `| head -1`
+        ("--help", {}, None, 1, ""),
+        ("fit --model tiny", {}, "/dev/full", 2, "The output: No space left on device. Make room there"),
+        ("fit --model tiny", ASCII, "/dev/null", 0, ""),
+        (
+            "fit --model caf\N{LATIN SMALL LETTER E WITH ACUTE}",
+            ASCII,
+            "/dev/null",
+            2,
+            r"The argument b'caf\xc3\xa9' is no text",
+        ),
+        (
+            f"data micro {DATA / 'micro.jsonl'} --out /proc/x/y",
+            {},
+            "/dev/null",
+            2,
+            "No such file or directory. Correct the path",
+        ),
+        (f"data micro {DATA / 'micro.jsonl'} --out /dev/full", {}, "/dev/null", 2, "No space left on device. Make room there"),
+        (f"markers {DATA / 'micro.jsonl'} {'x' * 300}", {}, "/dev/null", 2, "File name too long"),
+    ],
+)
+def test_what_a_terminal_or_a_disk_does_is_one_line_and_an_exit_code(tmp_path, words, env, out, code, says):
+    ours, theirs = os.pipe() if out is None else (None, os.open(out, os.O_WRONLY))
+    if ours is not None:
+        os.close(ours)
+    run = subprocess.run([*PUSHBACK, *words.split()], stdout=theirs, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+                         stdin=subprocess.DEVNULL, env={**os.environ, **env}, check=False)  # fmt: skip
+    os.close(theirs)
+    assert (run.returncode, run.stderr.count("\n")) == (code, bool(says)), run.stderr
+    assert says in run.stderr
+
+
+def test_ctrl_c_is_one_line_and_130_and_what_is_complete_stays(tmp_path):
+    out = tmp_path / "out.jsonl"
+    command = [*PUSHBACK, "data", "make", "--backend", "scripted", "-n", "100000", "--out", str(out)]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not out.exists() or not out.stat().st_size:
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    said = child.communicate()[1].splitlines()
+    assert child.returncode == 130
+    assert [line for line in said if line.startswith("pushback")] == [
+        "pushback: Stopped. What is complete stays; run the same command again for the rest."
+    ]
+    assert not [line for line in said if "Traceback" in line]
+    assert out.read_bytes().endswith(b"\n")
+
+
+def test_ctrl_c_while_the_libraries_load_is_one_line_too():
+    code = """if True:
+        import sys
+        class Stop:
+            def find_spec(name, *_):
+                if name == "pushback_lib":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Stop)
+        import pushback
+        sys.exit(pushback.main())"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (130, "pushback: Stopped.\n")
+
+
+def test_a_fault_of_the_kit_itself_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("pushback_lib.cli.plan", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["fit"])
 
 
 def commands(top, name=""):

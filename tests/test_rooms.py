@@ -204,12 +204,12 @@ def test_importing_every_room_is_quick_and_light():
 def test_a_wheel_holds_every_room_and_every_template(tmp_path):
     source, site = tmp_path / "source", tmp_path / "site"
     shutil.copytree(LIBRARY, source / "pushback_lib", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pushback.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip, options = [sys.executable, "-m", "pip"], ["--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*pip, "wheel", *options, "-w", tmp_path, source], check=True)
     subprocess.run([*pip, "install", *options, "--no-compile", "--target", site, *tmp_path.glob("*.whl")], check=True)
-    code = f"import sys; sys.path.insert(0, sys.argv[1]); import {', '.join(FACES)}; print(pushback_lib.__file__)"
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); import pushback, {', '.join(FACES)}; print(pushback_lib.__file__)"
     run = subprocess.run([sys.executable, "-B", "-c", code, site], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == str(site / "pushback_lib" / "__init__.py")
     assert held(site / "pushback_lib") == held(source / "pushback_lib")

@@ -141,13 +141,21 @@ def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) ->
     return count
 
 
+def real_place(path: str | os.PathLike[str]) -> Path:
+    """The path, links followed. Raises PushbackError for links that lead in a circle."""
+    try:
+        return Path(path).resolve()
+    except (RuntimeError, OSError) as error:
+        raise PushbackError(f"{path} cannot be followed ({error}). Choose another place.") from error
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside `path`, which replaces it if the block succeeds; a file keeps its mode.
 
     Links are followed; into a device or a pipe the text is written at the end. Raises PushbackError for a folder.
     """
-    real = Path(path).resolve()
+    real = real_place(path)
     if real.is_dir():
         raise PushbackError(f"{path} is a folder. Give the name of a file.")
     plain = real.is_file() or not real.exists()
@@ -204,6 +212,7 @@ class RunFile(Generic[M]):
         self.path, self._model, self._what = Path(path), model, what
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._new = not self.path.exists()
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise PushbackError(f"{self.path} cannot be written ({error.strerror}). Choose another --out.") from error
@@ -218,7 +227,7 @@ class RunFile(Generic[M]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not os.fstat(self._file.fileno()).st_size:
+        if self._new and not os.fstat(self._file.fileno()).st_size:
             self.path.unlink(missing_ok=True)  # a run that made nothing leaves nothing
         self._file.close()  # ends the lock too, as it ends when the process is killed
 

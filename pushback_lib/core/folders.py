@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .common import PushbackError
+from .files import real_place
 
 TRAINING_FILE = "pushback.json"  # beside an adapter: which base it was made for, and by which recipe
 MARKER = ".pushback"  # in every other folder that the kit makes
@@ -21,12 +23,12 @@ def check_folder(out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike
     Raises PushbackError, before any work, for a file, the working folder or one above it, a folder that holds one of the
     `inputs`, and a folder with files that the kit did not make.
     """
-    real = Path(out).resolve()
+    real = real_place(out)
     here = Path.cwd()
     if real == here or real in here.parents:
         raise PushbackError(f"{out} is the working folder or one above it, and would be replaced. Choose a new folder.")
     for needed in filter(None, inputs):
-        place = Path(needed).resolve()
+        place = real_place(needed)
         if real == place or real in place.parents:
             raise PushbackError(f"{needed} is needed, and {out} would replace it. Choose another folder for the output.")
     inside = next((path for path in (real, *real.parents) if path.exists()), real)
@@ -48,12 +50,73 @@ def is_ours(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (MARKER, TRAINING_FILE))
 
 
-def claim_folder(out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | None] = ()) -> Path:
-    """Makes and marks a folder in which the kit writes file by file; raises as `check_folder` does."""
+@contextmanager
+def alone(out: str | os.PathLike[str]) -> Iterator[None]:
+    """Keeps `out` for one run: PushbackError if another has it. The lock ends with its process, however that ends.
+
+    Of processes that train together, as their launcher tells them, only the first locks.
+    """
+    if os.name != "posix" or os.environ.get("RANK", "0") != "0":  # Windows has no flock: users must not start two runs
+        yield
+        return
+    import fcntl
+
+    real = real_place(out)
+    lock = real.with_name(f".{real.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samefile(lock, file.fileno()):  # the other run has just ended, and taken its lock with it
+                raise FileNotFoundError
+        except (BlockingIOError, FileNotFoundError) as error:
+            raise PushbackError(f"Another run is writing to {out}. Wait for it, or choose another folder.") from error
+        try:
+            _tidy(real)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _tidy(real: Path) -> None:
+    """Removes what a killed run left aside of a folder or in it; where it died between two renames, puts the old one back."""
+    import psutil
+
+    for left in (*real.parent.glob(f".{glob.escape(real.name)}.*"), *real.glob("**/.*.part")):
+        pid, end = left.name.split(".")[-2:]
+        if not pid.isdigit() or psutil.pid_exists(int(pid)):
+            continue
+        if end == "old" and not real.exists():
+            left.replace(real)
+        elif end in ("old", "part"):
+            _delete(left)
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Deletes a folder that nobody may meet half deleted: first moves it out of the way."""
+    aside = path.with_name(f".{path.name.lstrip('.')}.{os.getpid()}.part")
+    if path.exists():
+        path.replace(aside)
+        _delete(aside)
+
+
+@contextmanager
+def claim_folder(out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | None] = ()) -> Iterator[Path]:
+    """Makes and marks a folder in which the kit writes file by file, for one run; raises as `check_folder` and `alone` do."""
     real = check_folder(out, inputs)
-    real.mkdir(parents=True, exist_ok=True)
-    (real / MARKER).write_text(NOTE, encoding="utf-8")
-    return Path(out)
+    with alone(out):
+        new = not real.exists()
+        real.mkdir(parents=True, exist_ok=True)
+        (real / MARKER).write_text(NOTE, encoding="utf-8")
+        try:
+            yield Path(out)
+        finally:
+            if new and [path.name for path in real.iterdir()] == [MARKER]:  # a run that made nothing leaves nothing
+                shutil.rmtree(real)
 
 
 @contextmanager

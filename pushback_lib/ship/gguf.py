@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,8 +177,13 @@ def _check_family(tokenizer: dict[str, Any]) -> None:
 
 
 def file_name(recipe: Recipe, voice: str, kind: str) -> str:
-    """The name of a GGUF file, as people look for it: `pushback-tiny-friction-Q8_0.gguf`."""
-    return f"pushback-{Path(recipe.label).name}-{voice}-{kind}.gguf"
+    """The name of a GGUF file, as people look for it: `pushback-tiny-friction-Q8_0.gguf`.
+
+    Of the base's name it takes what a Modelfile allows, letters without accents, digits, `.`, `_` and `-`, and not too much.
+    """
+    plain = unicodedata.normalize("NFKD", recipe.label.rpartition("/")[2]).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-")[:80]
+    return f"pushback-{plain or 'model'}-{voice}-{kind}.gguf"
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
@@ -211,7 +219,7 @@ def write_gguf(
         out /= file_name(recipe, voice, kind)
     if kind in K_QUANTS:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".f32-", dir=out.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=".f32-", suffix=f".{os.getpid()}.part", dir=out.parent) as folder:
             f32 = write_gguf(model, Path(folder) / "F32.gguf", "F32", recipe, voice, pre_tokenizer=pre_tokenizer)
             return quantise(f32, out, kind)
     source, writer = open_source(model), GGUFWriter(None, "qwen2")
@@ -248,7 +256,7 @@ def _add_model(writer: GGUFWriter, source: Source, kind: str, recipe: Recipe | N
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     if recipe:
         writer.add_base_model_count(1)
-        writer.add_base_model_name(0, "Push-Back AI tiny base" if local else recipe.base.rpartition("/")[2])
+        writer.add_base_model_name(0, "Push-Back AI tiny base" if recipe.name == "tiny" else Path(recipe.base).resolve().name)
         writer.add_base_model_repo_url(0, "" if local else f"https://huggingface.co/{recipe.base}")
 
 

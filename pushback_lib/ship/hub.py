@@ -17,7 +17,7 @@ from ..data.checks import SPLITS
 from ..model.checks import ADAPTER_WEIGHTS, check_adapter, weight_files
 from ..model.recipe import Recipe
 from .card import DATA_REPO, figures_file, load_measured, write_model_card
-from .gguf import MERGE, open_source
+from .gguf import HEADER_BYTES, MERGE, open_source
 from .ollama import Modelfile
 
 if TYPE_CHECKING:
@@ -250,14 +250,41 @@ def _in_the_kit(path: Path) -> Path:
     return path.relative_to(kit) if path.is_relative_to(kit) else path
 
 
+def check_private(repositories: Sequence[Repository]) -> None:
+    """Raises PushbackError, naming every such file, if one holds a path in the home or the working folder of this machine.
+
+    Of a large file only the beginning is read, where GGUF and safetensors files hold their texts.
+    """
+    private, found = _private_path(), []
+    for repository in repositories:
+        for file in repository.files:
+            with file.as_file() as opened:
+                if shown := private.search(opened.read(HEADER_BYTES)):
+                    found.append(f"{file.path_in_repo} of {repository.name} ({shown[0][:200].decode(errors='replace')})")
+    if found:
+        raise PushbackError(f"Not to be published, since they name a path of this machine: {', '.join(found)}. Take it out of "
+                            "them, or make them again with `pushback train` and `pushback ship all`.")  # fmt: skip
+
+
+def _private_path() -> re.Pattern[bytes]:
+    """Finds a path in the home or the working folder, as text or in JSON.
+
+    A name must follow the folder: "/root" and "/data" alone are tokens in the vocabularies of real models.
+    """
+    folders = {folder for folder in (Path.home(), Path.home().resolve(), Path.cwd()) if folder != Path(folder.anchor)}
+    written = {text.encode() for folder in map(str, folders) for text in (folder, json.dumps(folder)[1:-1])}
+    return re.compile(b"(?:" + (b"|".join(map(re.escape, written)) or b"(?!)") + b")" + rb"[/\\]+[\w.-][^\s\"'`]*")
+
+
 def publish(repositories: Sequence[Repository], *, public: bool, update: bool, say: Callable[[str], None]) -> list[str]:
     """Checks all repositories, then sends them one after the other; returns their addresses.
 
-    Raises PushbackError before sending anything for a token, name or repository that is not in order, and when the
-    connection breaks for good.
+    Raises PushbackError before sending anything for a token, name or repository that is not in order and for a path of this
+    machine, and when the connection breaks for good.
     """
     from huggingface_hub import HfApi, get_token
 
+    check_private(repositories)
     token = get_token()
     if not token:
         raise PushbackError(f"No token for the Hub. {LOGIN}")
@@ -356,8 +383,8 @@ def explained(endpoint: str, token: str) -> Iterator[None]:
     again = "What has arrived stays there: the same command, run again, sends the rest."
     try:
         yield
-    except KeyboardInterrupt:
-        raise PushbackError(f"Stopped. {again}") from None
+    except KeyboardInterrupt as error:
+        raise PushbackError(f"Stopped. {again}") from error
     except OfflineModeIsEnabled:
         raise PushbackError("HF_HUB_OFFLINE is set, so nothing may be sent. Unset it, or look with --dry-run.") from None
     except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:

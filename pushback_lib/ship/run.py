@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -9,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.common import BASELINE, FRICTION
+from ..core.files import real_place
 from ..core.folders import check_folder, claim_folder, replacing_folder
 from ..model.checks import adapter_fingerprint, check_adapter, fingerprint
 from ..model.load import load_tokenizer
 from ..model.recipe import Recipe
-from .card import figures_file, load_measured, write_model_card
+from .card import Measured, figures_file, load_measured, write_model_card
 from .formats import REFERENCE, Table, compare_formats
 from .gguf import K_QUANTS, PICKLES, check_kinds, check_room, file_name, quantise, write_gguf
 from .merge import Merge, merge_adapter
@@ -46,11 +48,17 @@ def ship_gguf(
     check_kinds(kinds)
     if merged is None:
         check_adapter(adapter, recipe)
-    claim_folder(out, [adapter, merged, recipe.base_folder])
-    with tempfile.TemporaryDirectory(prefix=".merged-", dir=out) as folder:
-        model = merged or merge_adapter(recipe, adapter, Path(folder) / "merged")
-        files = [write_gguf(model, out, kind, recipe) for kind in kinds]
-    return [*files, Modelfile.for_recipe(recipe, load_tokenizer(recipe), files[0].name).write(out / MODELFILE)]
+    modelfile = _modelfile(recipe, kinds[0])
+    with claim_folder(out, [adapter, merged, recipe.base_folder]):
+        with tempfile.TemporaryDirectory(prefix=".merged-", suffix=f".{os.getpid()}.part", dir=out) as folder:
+            model = merged or merge_adapter(recipe, adapter, Path(folder) / "merged")
+            files = [write_gguf(model, out, kind, recipe) for kind in kinds]
+        return [*files, modelfile.write(out / MODELFILE)]
+
+
+def _modelfile(recipe: Recipe, kind: str) -> Modelfile:
+    """The Modelfile for the friction voice's file of this kind. Raises PushbackError for a name that Ollama does not take."""
+    return Modelfile.read(Modelfile.for_recipe(recipe, load_tokenizer(recipe), file_name(recipe, FRICTION, kind)).text)
 
 
 def ship_all(
@@ -76,20 +84,27 @@ def ship_all(
     check_kinds(kinds)
     check_adapter(adapter, recipe)
     measured = load_measured(figures or figures_file(recipe, out), adapter, recipe.name)
+    modelfile = _modelfile(recipe, TAKE_HOME if TAKE_HOME in kinds else REFERENCE)
     check_room(out / "merged", recipe.parameters * (4 + 8 * len(kinds)))
-    claim_folder(out)
+    with claim_folder(out):
+        (out / MODELFILE).unlink(missing_ok=True)  # written last: without it nobody ships what a stopped run left
+        made = _ship(recipe, adapter, out, kinds, per_kind, measured)
+        modelfile.write(made.modelfile)
+        return made
+
+
+def _ship(recipe: Recipe, adapter: Path, out: Path, kinds: Sequence[str], per_kind: int, measured: Measured) -> Shipment:
+    """All but the Modelfile."""
     baseline = merge_adapter(recipe, None, out / BASELINE / "model")
     merged = merge_adapter(recipe, adapter, out / "merged")
     _copy(adapter, out / "adapter")
     plain = _write_kinds(baseline, out / BASELINE, kinds, recipe, BASELINE)
     files = _write_kinds(merged, out, kinds, recipe, FRICTION)
-    named = files[TAKE_HOME if TAKE_HOME in kinds else REFERENCE]
-    modelfile = Modelfile.for_recipe(recipe, load_tokenizer(recipe), named.name).write(out / MODELFILE)
     pairs = {kind: {BASELINE: plain[kind], FRICTION: files[kind]} for kind in kinds}
     origin = {"model": fingerprint(recipe), "adapter": adapter_fingerprint(adapter), "merge": str(Merge.read(merged))}
     table = compare_formats(pairs, recipe, per_kind=per_kind, provenance=origin)
     card = write_model_card(out, recipe, adapter, measured, table._repr_markdown_())
-    return Shipment(merged, files, modelfile, card, table, table.save(out))
+    return Shipment(merged, files, out / MODELFILE, card, table, table.save(out))
 
 
 def _write_kinds(model: Path, out: Path, kinds: Sequence[str], recipe: Recipe, voice: str) -> dict[str, Path]:
@@ -110,4 +125,4 @@ def _copy(adapter: Path, to: Path) -> None:
 
 
 def _is_elsewhere(one: Path, other: Path) -> bool:
-    return one.resolve() != other.resolve()
+    return real_place(one) != real_place(other)

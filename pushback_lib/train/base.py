@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.files import replacing
-from ..core.folders import check_folder, replacing_folder
+from ..core.folders import alone, check_folder, replacing_folder
 from ..language.corpus import base_documents
 from ..language.world import HELD_OUT_SHARE
 from ..model.load import ASSISTANT, BOS, EOS, USER, machine_name, save_base
@@ -194,15 +194,21 @@ def train_base(out: Path, work: Path, recipe: BaseRecipe, system: str) -> float:
     """Trains the base and writes weights (bf16 safetensors), tokenizer and config to `out`; returns the last loss.
 
     `work` holds the checkpoint (every `save_every` steps), from which an interrupted run resumes. The minutes on the card
-    are those since then.
+    are those since then. Raises PushbackError if `out` may not be written, or another run uses it or the checkpoint.
     """
+    check_folder(out, [work])
+    checkpoint = work / f"base-seed{recipe.seed}.pt"
+    with alone(out), alone(checkpoint):
+        return _train(out, checkpoint, recipe, system)
+
+
+def _train(out: Path, checkpoint: Path, recipe: BaseRecipe, system: str) -> float:
     from tqdm.auto import tqdm
 
-    check_folder(out, [work])
     start = time.monotonic()
     tokenizer, ids = encode_corpus(recipe, system)
     plan = batches(ids, recipe)
-    run = _Run(recipe, work / f"base-seed{recipe.seed}.pt")
+    run = _Run(recipe, checkpoint)
     bar = tqdm(plan[run.done :], initial=run.done, total=len(plan), desc="base", unit="step", mininterval=2)
     loss = nan  # smoothed
     for batch in bar:

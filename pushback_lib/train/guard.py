@@ -16,6 +16,7 @@ from typing import Any
 
 from ..core.common import PushbackError
 from ..core.files import replacing
+from ..core.folders import remove_folder
 from ..core.records import Record
 from ..model.checks import fingerprint
 from ..model.load import compute_dtype, memory_gib
@@ -108,7 +109,7 @@ def prepare(work: Path, run: dict[str, Any], resume: bool) -> Path | None:
         _check_same(work, run)
     if is_first_process():
         if not found:
-            shutil.rmtree(work, ignore_errors=True)
+            remove_folder(work)
         remove_incomplete(work)
         with replacing(work / RUN) as part:
             part.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.common import DATA, PushbackError
 from ..core.files import replacing
-from ..core.folders import TRAINING_FILE, check_folder, replacing_folder
+from ..core.folders import TRAINING_FILE, alone, check_folder, remove_folder, replacing_folder
 from ..core.records import Record, load_records, to_messages
 from ..model.checks import fingerprint
 from ..model.load import bars, check_model, compute_dtype, load_base, load_tokenizer, quiet, under_fsdp
@@ -48,7 +47,7 @@ def save_adapter(model: Any, recipe: Recipe, out: Path, state: dict[str, Any] | 
             parameter.data = parameter.data.to(torch.bfloat16)
     else:
         state = {name: tensor.to(torch.bfloat16) for name, tensor in state.items() if "lora_" in name}
-    model.peft_config["default"].base_model_name_or_path = Path(recipe.base).name if recipe.is_local else recipe.base
+    model.peft_config["default"].base_model_name_or_path = Path(recipe.base).resolve().name if recipe.is_local else recipe.base
     model.peft_config["default"].revision = recipe.revision
     about = {"base": fingerprint(recipe), "model": recipe.label, "rank": recipe.rank, "alpha": recipe.alpha,
              "learning_rate": recipe.learning_rate, "epochs": recipe.epochs, "effective_batch": recipe.effective_batch,
@@ -369,8 +368,8 @@ def train_adapter(
     given, records = len(records), fitting(records, recipe, drop_long)
     validation = fitting(validation, recipe, drop_long, "validation records")
     work = guard.work_folder(out)
-    checkpoint = guard.prepare(work, guard.identity(recipe, records, validation), resume)
-    with guard.explained(recipe, work):
+    with alone(out), guard.explained(recipe, work):
+        checkpoint = guard.prepare(work, guard.identity(recipe, records, validation), resume)
         trainer = make_trainer(recipe, records, work, callbacks, validation, log)
         trainer.checkpoint = checkpoint
         if callbacks:
@@ -392,5 +391,5 @@ def _finish(trainer: SFTTrainer, recipe: Recipe, out: Path, work: Path, dropped:
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if guard.is_first_process():
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), recipe, out, state, dropped)
-        shutil.rmtree(work, ignore_errors=True)
+        remove_folder(work)
     trainer.accelerator.wait_for_everyone()

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from pushback_lib import cli
 from pushback_lib.core.common import DATA, PushbackError
-from pushback_lib.core.folders import MARKER, check_folder, claim_folder, replacing_folder
+from pushback_lib.core.folders import MARKER, alone, check_folder, claim_folder, replacing_folder
 
 
 @pytest.fixture
@@ -20,6 +22,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "own" / "pushback.json").write_text("{}")
     for name in ("thesis", "own"):
         (tmp_path / f"to-{name}").symlink_to(name)
+    (tmp_path / "loop").symlink_to("loop")
     return tmp_path
 
 
@@ -39,12 +42,14 @@ REFUSED = [
     ("own", ("own/base",), "own/base is needed, and own would replace it"),
     ("own", (None, "to-own"), "to-own is needed"),
     ("to-own", ("own",), "own is needed"),
+    ("loop/deep", (), "loop/deep cannot be followed"),
 ]
 
 
 @pytest.mark.parametrize(("out", "inputs", "says"), REFUSED, ids=str)
 def test_any_other_is_refused_and_stays(out, inputs, says, here):
-    for write in (check_folder, claim_folder, lambda *args: replacing_folder(*args).__enter__()):
+    writes = (check_folder, *(lambda *args, way=way: way(*args).__enter__() for way in (claim_folder, replacing_folder)))
+    for write in writes:
         with pytest.raises(PushbackError) as caught:
             write(out, inputs)
         assert says in str(caught.value)
@@ -76,7 +81,7 @@ def fill(out, *, end=None, meanwhile=None):
 def test_what_fails_leaves_the_old_folder_and_what_is_complete_is_never_lost(here):
     with pytest.raises(KeyboardInterrupt):
         fill("own", end=KeyboardInterrupt())
-    assert sorted(path.name for path in here.iterdir()) == ["empty", "own", "thesis", "to-own", "to-thesis"]
+    assert sorted(path.name for path in here.iterdir()) == ["empty", "loop", "own", "thesis", "to-own", "to-thesis"]
     with pytest.raises(PushbackError, match=r"The complete folder is .*\.part: move it"):
         fill("empty", meanwhile=here / "empty" / "letter.txt")
     assert [path.read_text() for path in here.glob(".empty.*.part/weights")] == ["new"]
@@ -94,6 +99,11 @@ COMMANDS = [
     "ship gguf --out to-thesis",
     "ship all --model out/merged --out out",
     "ship all --adapter out/adapter/mine --out out",
+    "demo --out thesis",
+    "eval --out thesis",
+    "experiments --out thesis",
+    "data check --report thesis",
+    "ship all --out loop",
 ]
 
 
@@ -115,3 +125,59 @@ def test_a_folder_without_permission_is_refused(here, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: path != here / "empty")
     with pytest.raises(PushbackError, match=r"no permission in .*empty"):
         check_folder("empty/new")
+
+
+ALONE = ["train --data small.jsonl --out new", "ship all --out new", "ship gguf --out new", "base --out new", "demo --out new",
+         "base --out other --work new", "eval --out new", "train --data small.jsonl --out new --resume"]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ALONE)
+def test_no_command_writes_where_another_run_writes(command, here, capsys):
+    shutil.copy(DATA / "micro.jsonl", here / "small.jsonl")
+    with alone("new"), alone("new/base-seed1.pt"):
+        assert cli.main(command.split()) == 2
+    assert "Another run is writing to new" in capsys.readouterr().err
+    assert not [path for path in here.rglob(".*") if path.name != MARKER]
+
+
+def test_the_lock_ends_with_its_process_and_what_that_left_aside_goes(here):
+    code = """if True:
+        import os, pathlib, time
+        from pushback_lib.core.folders import alone
+        with alone("own"):
+            for name in (f".own.{os.getpid()}.part", f"own/.model.{os.getpid()}.part"):
+                pathlib.Path(name).mkdir()
+            os.rename("empty", f".gone.{os.getpid()}.old")
+            print("locked", flush=True)
+            time.sleep(60)"""
+    (here / "own" / f".mine.{os.getpid()}.part").touch()
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "locked\n"
+    with pytest.raises(PushbackError, match="Another run is writing to own"), alone("own"):
+        pass
+    child.kill()
+    child.communicate()
+    for name in ("own", "gone"):
+        with alone(name):
+            pass
+    assert (here / "gone").is_dir(), "what a run had moved away when it died is back"
+    left = [path.name for path in here.rglob(".*") if path.name != MARKER]
+    assert left == [f".mine.{os.getpid()}.part"], "only of a run that goes on"
+
+
+def test_of_processes_that_train_together_only_the_first_locks(here, monkeypatch):
+    with alone("own"):
+        monkeypatch.setenv("RANK", "1")
+        with alone("own"):
+            pass
+
+
+def test_a_claimed_folder_in_which_nothing_was_made_goes(here):
+    for name in ("new", "empty"):
+        with pytest.raises(KeyboardInterrupt), claim_folder(name):
+            raise KeyboardInterrupt
+    assert not (here / "new").exists()
+    assert (here / "empty").exists()
+    with claim_folder("new") as folder:
+        (folder / "weights").touch()
+    assert sorted(path.name for path in (here / "new").iterdir()) == [MARKER, "weights"]

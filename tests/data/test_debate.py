@@ -1,11 +1,8 @@
-"""The debate engine against a real HTTP server that fails in every way, through `kill -9`, and on a full disk."""
+"""The debate engine against a real HTTP server that fails in every way, and on a full disk; `kill -9` is in support/kills.py."""
 
 import asyncio
-import json
-import random
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections import Counter
 
@@ -309,46 +306,6 @@ def test_memory_stays_flat(tmp_path, prompts, monkeypatch):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 500 * 400, f"peaks of 100 and 600 examples: {peaks}"  # an example is 2,000 bytes
-
-
-@pytest.mark.slow
-def test_killed_fifty_times_it_still_ends_with_n(prompts, out):
-    draw, kept, grew, pace = random.Random(11), b"", 0, 0.0
-    with Loopback(faults=("empty", "server_error", "rate_limited"), fault_rate=0.1, delay=0.03) as server:
-        args = command(server.base_url, prompts, out, 100_000, "--concurrency", "4")
-        for kill in range(50):
-            lived = _live(args, out, draw.uniform(0.3, 1.6) * pace if kill else None)
-            pace = pace or lived  # how long it takes here until the first example is stored
-            found = out.read_bytes()
-            whole = found[: found.rfind(b"\n") + 1]
-            assert whole.startswith(kept), f"a finished line was lost at kill {kill}"
-            grew += len(whole) > len(kept)
-            kept = whole
-            if kill % 10 == 9:  # a kill within a write is rare: leave the half line that it would leave
-                out.write_bytes(whole + b'{"id": "engine-0-0')
-        n = kept.count(b"\n") + 20
-        last = run(server.base_url, prompts, out, n, "--concurrency", "16")
-    assert last.returncode == 0, last.stderr
-    assert out.read_bytes().startswith(kept)
-    ids = [json.loads(line)["id"] for line in out.read_text().splitlines()]
-    assert len(ids) == len(set(ids)) == len(load_records(out)) == n
-    assert grew >= 10, f"only {grew} of 50 lives got as far as storing something"
-
-
-def _live(args: list[str], out, seconds: float | None) -> float:
-    """Runs the engine for `seconds`, or until it has stored something, and kills it; returns how long it lived."""
-    start = time.monotonic()
-    child = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while child.poll() is None:
-        lived = time.monotonic() - start
-        if (lived > seconds) if seconds is not None else (out.exists() and out.stat().st_size > 0):
-            break
-        time.sleep(0.005)
-    ended = child.poll()
-    child.kill()
-    assert ended is None, f"ended by itself: {child.communicate()[1].decode()}"
-    child.communicate()
-    return lived
 
 
 # Bad input

@@ -214,13 +214,13 @@ def command(server: Loopback, out: Path, *more: str) -> list[str]:
 
 
 def test_kill_9_and_resume_loses_and_doubles_nothing(tmp_path):
-    total, file = 2 * 3 * len(KINDS), tmp_path / "responses.jsonl"
+    total, out = 2 * 3 * len(KINDS), tmp_path / "eval"
+    file = out / "responses.jsonl"
     with Loopback(delay=0.05) as server:
         kept: set[str] = set()
         for at_least in (10, 40):
-            process = subprocess.Popen(command(server, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            file.touch()
-            while file.read_bytes().count(b"\n") < at_least:
+            process = subprocess.Popen(command(server, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while not file.exists() or file.read_bytes().count(b"\n") < at_least:
                 assert process.poll() is None
                 time.sleep(0.02)
             process.send_signal(signal.SIGKILL)
@@ -230,7 +230,7 @@ def test_kill_9_and_resume_loses_and_doubles_nothing(tmp_path):
             kept = now
         assert len(kept) < total
         server.delay = 0
-        done = subprocess.run(command(server, tmp_path, "--export", "inspect"), capture_output=True, text=True, check=False)
+        done = subprocess.run(command(server, out, "--export", "inspect"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = load_responses(file)
     assert len(rows) == len({row.id for row in rows}) == total
@@ -239,8 +239,8 @@ def test_kill_9_and_resume_loses_and_doubles_nothing(tmp_path):
     assert "(greedy, no penalties, at most 1024 new tokens)" in done.stdout
     assert {call.get("repeat_penalty") for call in server.calls} == {1.0}
     for name in ("report.html", "table.md", "figures.json"):
-        assert (tmp_path / name).stat().st_size > 500
-    assert len(list((tmp_path / "inspect").glob("*.json"))) == 2
+        assert (out / name).stat().st_size > 500
+    assert len(list((out / "inspect").glob("*.json"))) == 2
 
 
 WRONG = [

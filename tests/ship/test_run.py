@@ -1,5 +1,8 @@
+"""Everything that is shipped: complete, under names that every program takes, and without a word on this machine."""
+
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,9 @@ from hub_ship import SHIPPED, TINY, figures
 from pushback_lib import cli
 from pushback_lib.core.common import DATA, PushbackError
 from pushback_lib.core.folders import MARKER
+from pushback_lib.model.recipe import recipe_for
+from pushback_lib.ship import hub
+from pushback_lib.ship.ollama import Modelfile
 from pushback_lib.ship.run import ship_all, ship_gguf
 
 
@@ -44,25 +50,68 @@ def test_bad_input_is_said_before_anything_is_written(tmp_path, ship, adapter, k
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """`ship all` of a base of one's own, whose name no Modelfile would take; its folders have names to look for."""
+    top = tmp_path_factory.mktemp("own")
+    base, work = top / "home-of-ada" / "Café à: la base", top / "workshop-7261"
+    shutil.copytree(TINY.base, base)
+    shutil.copytree(TINY.shipped_adapter, work / "mine")
+    config = json.loads((work / "mine" / "adapter_config.json").read_text())
+    (work / "mine" / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(base)}))
+    (work / "mine" / "checkpoint-5").mkdir()
+    (work / "mine" / "training_args.bin").write_bytes(b"a pickle")
+    (work / "figures.json").write_text(json.dumps(figures()))
+    recipe = replace(recipe_for(str(base)), max_new_tokens=100, examples=10)  # short, and the bundled language
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(work)
+        made = ship_all(recipe, "mine", "ship", ("Q8_0", "Q4_K_M"), per_kind=1, figures=Path("figures.json"))
+    shutil.copy(work / "figures.json", work / "ship")
+    return recipe, made, work
+
+
+@pytest.fixture
+def there(own, monkeypatch):
+    monkeypatch.chdir(own[2])
+    monkeypatch.setenv("HOME", str(Path(own[0].base).parent))
+    return own
+
+
 @pytest.mark.slow
-def test_the_whole_flow_leaves_everything_and_no_part(tmp_path):
-    given, adapter, out = tmp_path / "figures.json", tmp_path / "adapter", tmp_path / "ship"
-    given.write_text(json.dumps(figures()))
-    shutil.copytree(TINY.shipped_adapter, adapter)
-    (adapter / "checkpoint-5").mkdir()
-    (adapter / "training_args.bin").write_bytes(b"a pickle")
-    made = ship_all(TINY, adapter, out, ("Q8_0", "Q4_K_M"), per_kind=1, figures=given)
-    assert sorted(path.name for path in out.iterdir()) == [
-        ".pushback", "Modelfile", "README.md", "adapter", "baseline", "gguf.json", "gguf.png", "merged",
-        *(f"pushback-tiny-friction-{kind}.gguf" for kind in ("F32", "Q4_K_M", "Q8_0")),
+def test_the_whole_flow_leaves_everything_and_no_part(there):
+    _, made, work = there
+    assert sorted(path.name for path in Path("ship").iterdir()) == [
+        ".pushback", "Modelfile", "README.md", "adapter", "baseline", "figures.json", "gguf.json", "gguf.png", "merged",
+        *(f"pushback-Cafe-a-la-base-friction-{kind}.gguf" for kind in ("F32", "Q4_K_M", "Q8_0")),
     ]  # fmt: skip
-    assert {path.name for path in (out / "adapter").iterdir()} == {path.name for path in TINY.shipped_adapter.iterdir()}
-    assert json.loads((out / "gguf.json").read_text())["provenance"]["merge"].startswith("35 of 35 matrices changed; logits 0.")
+    assert {path.name for path in Path("ship/adapter").iterdir()} == {path.name for path in TINY.shipped_adapter.iterdir()}
+    assert json.loads(made.results[0].read_text())["provenance"]["merge"].startswith("35 of 35 matrices changed; logits 0.")
     assert [line.kind for line in made.table.lines] == ["F32", "Q8_0", "Q4_K_M"]
-    assert made.files["Q8_0"].read_bytes() == (SHIPPED / made.files["Q8_0"].name).read_bytes()
+    assert Modelfile.read(made.modelfile.read_text(encoding="utf-8")).gguf == made.files["Q8_0"].name
     assert json.loads((made.merged / "config.json").read_text())["rope_theta"] == 10000.0
-    assert "pushback-tiny-friction-Q8_0.gguf" in made.card.read_text(encoding="utf-8")
-    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".") and path.name != MARKER]
+    assert made.files["Q8_0"].name in made.card.read_text(encoding="utf-8")
+    assert not [path for path in work.rglob("*") if path.name.startswith(".") and path.name != MARKER]
+
+
+@pytest.mark.slow
+def test_nothing_that_is_published_names_a_folder_of_this_machine(there, capsys):
+    recipe, made, work = there
+    names = hub.repository_names(recipe, "ada/own", base="ada/base")
+    for repository in hub.plan(recipe, names, Path("ship")):
+        for file in repository.files:
+            with file.as_file() as opened:
+                data = opened.read()
+            for name in ("home-of-ada", "workshop-7261", str(work.parent), str(DATA.parent)):
+                assert name.encode() not in data, (repository.name, file.path_in_repo)
+    publish = ["ship", "hub", "ada/own", "--model", recipe.base, "--base", "ada/base", "--folder", "ship", "--dry-run"]
+    assert cli.main(publish) == 0
+    for place, text in ((made.card, f"Trained on {work}/mine."), (made.results[0], json.dumps({"model": recipe.base}))):
+        place.write_text(text, encoding="utf-8")
+    assert cli.main(publish) == 2
+    shown = capsys.readouterr()
+    assert "gguf.json" in shown.out
+    assert f"README.md of ada/own ({work}/mine.)" in shown.err
+    assert f"gguf.json of ada/own ({Path(recipe.base).parent}/Caf" in shown.err
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def write_card(labelled: Path, card: Path) -> str:
         raise PushbackError(f"No *.jsonl in {labelled}. Point at the folder with the labelled rows.")
     if card.suffix == ".json":
         raise PushbackError(f"{card} would hold Markdown. Choose a name that ends in .md; the figures go beside it as JSON.")
-    scores = {path.stem: score_rows([row for _, row in read_jsonl(path)]) for path in files}
+    scores = {path.stem: _scores_of(path) for path in files}
     text = "\n".join([HEAD.format(version=MARKERS_VERSION), *(_section(*one) for one in scores.items())])
     figures = {
         "version": MARKERS_VERSION,
@@ -125,6 +125,16 @@ def write_card(labelled: Path, card: Path) -> str:
         with replacing(path) as part:
             part.write_text(content, encoding="utf-8")
     return text
+
+
+def _scores_of(path: Path) -> list[Score]:
+    try:
+        return score_rows([row for _, row in read_jsonl(path)])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PushbackError(
+            f"{path} holds other rows than labelled ones ({error!r}). A row needs `prompt`, `response`, and `label`, or "
+            "`confidence` with `level`."
+        ) from error
 
 
 def _text(found: Rate | float | None) -> str:

@@ -1,0 +1,87 @@
+"""A share of the fuzzer in each run of the tests; `python tests/support/fuzz.py --n 2000 --processes 100` is the whole."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import fuzz
+import pytest
+
+from pushback_lib.cli import parser
+
+SCRIPT = Path(fuzz.__file__)
+
+
+@pytest.mark.slow
+def test_wrong_words_end_in_one_line_and_change_nothing():
+    size = ["--n", "150", "--processes", "4", "--limit", "0.5", "--seconds", "60", "--seed", "20"]
+    run = subprocess.run([sys.executable, SCRIPT, *size], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+    assert " 0 findings" in run.stdout
+
+
+def test_every_command_and_option_is_drawn():
+    drawer = fuzz.Drawer(parser(), 1)
+    drawn = {word for _ in range(4000) for word in drawer.line()}
+    for words, actions in drawer.commands:
+        assert drawn.issuperset(words)
+        assert all(drawn.intersection(action.option_strings) for action in actions if action.option_strings)
+
+
+def failing(line):
+    """A command with every fault that the fuzzer is to see, one at a time."""
+    match line:
+        case ["traceback"]:
+            raise ValueError("odd")
+        case ["code"]:
+            return 3
+        case ["two"]:
+            print("pushback: one\npushback: two", file=sys.stderr)
+        case ["none"]:
+            pass
+        case ["canary", name]:
+            Path(name).write_text("changed")
+            return 1 if name == "secret" else 2
+        case ["half"]:
+            Path("thesis/.x.1.part").touch()
+            Path("empty.jsonl").write_text("x")
+            print("pushback: one", file=sys.stderr)
+    return 2
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (["traceback"], "ended with 'traceback'"),
+        (["code"], "ended with 3"),
+        (["two"], "2 lines of error"),
+        (["none"], "0 lines of error"),
+        (["canary", "thesis/report.html"], "changed"),
+        (["half"], "left"),
+    ],
+    ids=str,
+)
+def test_each_fault_is_a_finding(sandbox, line, says):
+    fuzzer = fuzz.Fuzzer(sandbox, 5)
+    fuzzer.inside(failing, line)
+    assert says in str(fuzzer.findings)
+
+
+def test_a_command_that_succeeds_may_replace_what_it_was_told(sandbox):
+    fuzzer = fuzz.Fuzzer(sandbox, 5)
+    fuzzer.inside(failing, ["canary", "secret"])
+    assert (fuzzer.findings, fuzzer.replaced) == ([], {"secret"})
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    top = tmp_path_factory.mktemp("sandbox").resolve()
+    fuzz.sandbox(top)
+    return top
+
+
+@pytest.fixture
+def sandbox(filled, monkeypatch):
+    monkeypatch.chdir(filled)
+    monkeypatch.setattr(fuzz.signal, "setitimer", lambda *_: None)
+    return filled
