@@ -70,7 +70,8 @@ def check_ends(trainer: Any, recipe: Recipe) -> None:
                 raise PushbackError(
                     f"The chat template of {recipe.base} leaves {tokenizer.eos_token!r}, which ends a reply, out of what is "
                     f"trained: example {number} ends in {tokenizer.decode(taught[-8:])!r}. The voice would never stop. Put "
-                    "the token inside the template's `{% generation %}` block, or choose another base."
+                    "the token inside the template's `{% generation %}` block, or choose another base; where the example is "
+                    "only cut off, raise --max-length."
                 )
 
 
