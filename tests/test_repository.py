@@ -12,12 +12,13 @@ TOP = {"notebooks", "pushback_lib", "data", "slides", "tests", "environment.yml"
        "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", "TROUBLESHOOTING.md"}  # fmt: skip
 
 
-def tracked() -> list[str]:
+@pytest.fixture
+def tracked(git) -> list[str]:
     return subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
 
 
-def test_the_top_level_is_what_it_should_be():
-    assert {name.split("/")[0] for name in tracked() if not name.startswith(".")} == TOP
+def test_the_top_level_is_what_it_should_be(tracked):
+    assert {name.split("/")[0] for name in tracked if not name.startswith(".")} == TOP
 
 
 def test_the_ci_script_can_run():
@@ -36,7 +37,7 @@ def test_pyproject_is_the_only_truth_about_dependencies():
             "matplotlib"} <= names  # fmt: skip
 
 
-@pytest.mark.parametrize("target", re.findall(r"^make ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M))
+@pytest.mark.parametrize("target", re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M))
 def test_every_target_the_readme_names_exists(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
 
@@ -48,6 +49,6 @@ def test_local_links_lead_somewhere(page):
     assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
 
 
-def test_no_tracked_file_is_large_but_the_model():
-    large = [name for name in tracked() if (ROOT / name).stat().st_size > 4_000_000]
+def test_no_tracked_file_is_large_but_the_model(tracked):
+    large = [name for name in tracked if (ROOT / name).stat().st_size > 4_000_000]
     assert set(large) <= {"data/tiny/base/model.safetensors", "data/tiny/ship/pushback-tiny-friction-Q8_0.gguf"}
