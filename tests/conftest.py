@@ -10,7 +10,8 @@ import pytest
 LACKS = pytest.StashKey[dict[str, str]]()  # the parts that were looked for in vain, and why
 LEFT_OUT = pytest.StashKey[Counter[str]]()  # how many tests did not run, by what they want
 BY_NAME = {"gpu": "where a CUDA card is, `.venv/bin/python -m pytest -m gpu`",
-           "network": "where the internet is, `.venv/bin/python -m pytest -m network`"}  # fmt: skip
+           "network": "where the internet is, `.venv/bin/python -m pytest -m network`",
+           "time": "`make test-all`"}  # fmt: skip
 GET = parts.GET | BY_NAME
 
 
@@ -38,6 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     marked = {name for item in items for name in _marks(item)}
     config.stash[LACKS] = given["lacks"] if given else parts.missing(sorted(marked & parts.FIND.keys()))
     wanting = {*config.stash[LACKS], *(name for name in BY_NAME if name not in config.option.markexpr)}
+    wanting -= {"time"} if config.getoption("--demand-all") else set()
     for item in [item for item in items if wanting & _marks(item)]:
         items.remove(item)
         config.stash[LEFT_OUT][" and ".join(sorted(wanting & _marks(item)))] += 1
@@ -51,15 +53,16 @@ def _marks(item: pytest.Item) -> set[str]:
 
 
 def _share_out(items: list[pytest.Item]) -> None:
-    """Units of work, the longest first: a file; or a slow test by itself, unless it uses a fixture of its file."""
+    """Units of work, the longest first: a test marked as `slow(SECONDS)`, and what else is in a file."""
     unit, seconds = {}, Counter()
     for item in items:
-        unit[item], slow = item.nodeid.partition("::")[0], item.get_closest_marker("slow")
-        if slow and not any(name in vars(item.module) for name in item.fixturenames):
+        slow = item.get_closest_marker("slow")
+        if slow and slow.args:
             unit[item] = item.nodeid
         else:
+            unit[item] = item.nodeid.partition("::")[0]
             item.add_marker(pytest.mark.xdist_group(unit[item]))
-        seconds[unit[item]] += (slow.args or [10])[0] if slow else 0.1
+        seconds[unit[item]] += slow.args[0] if slow and slow.args else 5 if slow else 0.1
     items.sort(key=lambda item: (-seconds[unit[item]], unit[item]))
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from collections import Counter
 
 import pytest
 from examples import BEHAVIOURS, row
+from lives import Nursery
 from loopback_server import BAD_CALL, BAD_TEXT, KEY, MODEL, Loopback, good_text
 
 from pushback_lib.cli import main
@@ -70,13 +72,14 @@ def make(chat, prompts, out, n, *settings, **options):
     return asyncio.run(make_records(chat, prompts, out, n, *settings, progress=False, **options))
 
 
-def command(url: str, prompts, out, n: int, *more: str, before: str = "") -> list[str]:
+def words(url: str, prompts, out, n: int, *more: str) -> list[str]:
     made = ["data", "make", "--backend", "openai", "--base-url", url, "--model", MODEL, "-n", str(n)]
-    return [sys.executable, "-c", before + MAIN, *made, "--out", str(out), "--prompts", str(prompts), *more]
+    return [*made, "--out", str(out), "--prompts", str(prompts), *more]
 
 
-def run(*args, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*args, **options), capture_output=True, text=True, timeout=120)
+def run(*args, before: str = "") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", before + MAIN, *words(*args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 # What a reply becomes
@@ -309,13 +312,14 @@ def test_memory_stays_flat(tmp_path, prompts, monkeypatch):
     assert peaks[1] - peaks[0] < 500 * 400, f"peaks of 100 and 600 examples: {peaks}"  # an example is 2,000 bytes
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_killed_fifty_times_it_still_ends_with_n(prompts, out):
     draw, kept, grew, pace = random.Random(11), b"", 0, 0.0
-    with Loopback(faults=("empty", "server_error", "rate_limited"), fault_rate=0.1, delay=0.03) as server:
-        args = command(server.base_url, prompts, out, 100_000, "--concurrency", "4")
+    faults = ("empty", "server_error", "rate_limited")
+    with Loopback(faults=faults, fault_rate=0.1, delay=0.005) as server, Nursery() as nursery:
+        args = words(server.base_url, prompts, out, 100_000, "--concurrency", "2")
         for kill in range(50):
-            lived = _live(args, out, draw.uniform(0.3, 1.6) * pace if kill else None)
+            lived = _live(nursery, args, out, draw.uniform(0.3, 1.4) * pace if kill else None)
             pace = pace or lived  # how long it takes here until the first example is stored
             found = out.read_bytes()
             whole = found[: found.rfind(b"\n") + 1]
@@ -333,19 +337,16 @@ def test_killed_fifty_times_it_still_ends_with_n(prompts, out):
     assert grew >= 10, f"only {grew} of 50 lives got as far as storing something"
 
 
-def _live(args: list[str], out, seconds: float | None) -> float:
+def _live(nursery: Nursery, args: list[str], out, seconds: float | None) -> float:
     """Runs the engine for `seconds`, or until it has stored something, and kills it; returns how long it lived."""
+    nursery.start(args)
     start = time.monotonic()
-    child = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while child.poll() is None:
+    while not nursery.ended():
         lived = time.monotonic() - start
         if (lived > seconds) if seconds is not None else (out.exists() and out.stat().st_size > 0):
             break
         time.sleep(0.005)
-    ended = child.poll()
-    child.kill()
-    assert ended is None, f"ended by itself: {child.communicate()[1].decode()}"
-    child.communicate()
+    assert nursery.kill() == -signal.SIGKILL, "ended by itself"
     return lived
 
 

@@ -15,6 +15,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from hub_server import HubServer
+from train_small import quick_learner
 
 from pushback_lib import cli
 from pushback_lib.core.common import DATA, PushbackError
@@ -81,7 +82,7 @@ def test_trl_still_takes_the_arguments_we_pass(name, tmp_path):
 
 @pytest.mark.slow
 def test_a_short_training_learns_and_saves_a_complete_adapter(tmp_path):
-    training = run.train_adapter(TINY, friction_records(320, seed=2), tmp_path / "adapter")
+    training = run.train_adapter(quick_learner(), RECORDS, tmp_path / "adapter")
     assert training.losses[-1][1] < 0.7 * training.losses[0][1]
     assert 0 < training.trainable < 0.3 * training.total
     check_adapter(tmp_path / "adapter", TINY)
