@@ -13,6 +13,16 @@ BY_NAME = {"gpu": "where a CUDA card is, `.venv/bin/python -m pytest -m gpu`",
            "network": "where the internet is, `.venv/bin/python -m pytest -m network`",
            "time": "`make test-all`"}  # fmt: skip
 GET = parts.GET | BY_NAME
+# Long tests that share nothing with the rest of their file, by how their names begin, and about how many seconds they take.
+ALONE = {
+    "test_the_notebook_runs_and_keeps_its_promise": 40,
+    "test_the_command_measures_and_writes": 40,
+    "test_the_shipped_adapter_measures_what": 55,
+    "test_the_whole_flow_leaves_everything": 30,
+    "test_killed_fifty_times": 25,
+    "test_every_python_block_of_the_card": 25,
+    "test_a_run_tells_nobody": 10,
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,23 +62,36 @@ def _marks(item: pytest.Item) -> set[str]:
     return {mark.name for mark in item.iter_markers()}
 
 
+def _unit(nodeid: str) -> str:
+    """What one process runs as a whole, so that a file's fixtures are made once: a file, or one of the ALONE."""
+    file, _, test = nodeid.partition("::")
+    return nodeid if any(test.startswith(name) for name in ALONE) else file
+
+
 def _share_out(items: list[pytest.Item]) -> None:
-    """Units of work, the longest first: a test marked as `slow(SECONDS)`, and what else is in a file."""
-    unit, seconds = {}, Counter()
+    """The longest units first."""
+    seconds: Counter[str] = Counter()
     for item in items:
-        slow = item.get_closest_marker("slow")
-        if slow and slow.args:
-            unit[item] = item.nodeid
-        else:
-            unit[item] = item.nodeid.partition("::")[0]
-            item.add_marker(pytest.mark.xdist_group(unit[item]))
-        seconds[unit[item]] += slow.args[0] if slow and slow.args else 5 if slow else 0.1
-    items.sort(key=lambda item: (-seconds[unit[item]], unit[item]))
+        alone = [taken for name, taken in ALONE.items() if item.name.startswith(name)]
+        seconds[_unit(item.nodeid)] += sum(alone) or (5 if item.get_closest_marker("slow") else 0.1)
+    items.sort(key=lambda item: (-seconds[_unit(item.nodeid)], _unit(item.nodeid)))
 
 
 def _from_controller(config: pytest.Config) -> dict[str, Any]:
     """What xdist's first process gave to this one; nothing if this is the first, or the only one."""
     return getattr(config, "workerinput", {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByUnit(LoadScopeScheduling):  # and not `--dist loadgroup`, whose marks pytest 9.2 does not see
+        def _split_scope(self, nodeid: str) -> str:
+            return _unit(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByUnit(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,7 +1,9 @@
 """The shape of the repository itself: what a stranger finds, and what must never be in it."""
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -52,3 +54,30 @@ def test_local_links_lead_somewhere(page):
 def test_no_tracked_file_is_large_but_the_model(tracked):
     large = [name for name in tracked if (ROOT / name).stat().st_size > 4_000_000]
     assert set(large) <= {"data/tiny/base/model.safetensors", "data/tiny/ship/pushback-tiny-friction-Q8_0.gguf"}
+
+
+def on_a_bare_machine(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs pytest where only what `make` installs is to be found."""
+    bare = {**os.environ, "PATH": str(Path(sys.executable).parent), "CHROME_PATH": "/nowhere/chrome", "OLLAMA_HOST": ""}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_the_last_lines_name_what_did_not_run_for_want_of_what(processes):
+    tests = ["tests/data/test_micro.py", "tests/ship/test_ollama_live.py", "-k", "test_gist or below_the_fold or one_bos"]
+    done = on_a_bare_machine("-n", processes, *tests)
+    assert done.returncode == 0, done.stdout
+    *_, title, ollama, chromium, get_chromium, get_ollama, summary = done.stdout.splitlines()
+    assert "2 tests did not run" in title
+    assert {ollama, chromium} == {"1 for want of ollama", "1 for want of chromium"}
+    assert get_chromium.startswith("chromium: `apt-get install chromium`")
+    assert get_ollama.endswith("(OLLAMA_HOST is not set)")
+    assert summary.startswith("3 passed")
+
+
+def test_where_all_is_demanded_a_missing_part_is_an_error():
+    done = on_a_bare_machine("--demand-all", "tests/data/test_micro.py")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    named = re.findall(r"^(\w+): `apt-get", done.stderr, re.M)
+    assert named == ["git", "chromium", "firefox", "node"], done.stderr

@@ -312,7 +312,7 @@ def test_memory_stays_flat(tmp_path, prompts, monkeypatch):
     assert peaks[1] - peaks[0] < 500 * 400, f"peaks of 100 and 600 examples: {peaks}"  # an example is 2,000 bytes
 
 
-@pytest.mark.slow(25)
+@pytest.mark.slow
 def test_killed_fifty_times_it_still_ends_with_n(prompts, out):
     draw, kept, grew, pace = random.Random(11), b"", 0, 0.0
     faults = ("empty", "server_error", "rate_limited")

@@ -223,7 +223,7 @@ PROMISES = {
 }
 
 
-@pytest.mark.slow(40)
+@pytest.mark.slow
 @each
 def test_the_notebook_runs_and_keeps_its_promise(name, tmp_path, monkeypatch):
     from nbclient import NotebookClient

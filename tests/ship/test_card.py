@@ -145,7 +145,7 @@ for block in re.findall(r"```python\\n(.*?)```", ModelCard.load("ada/tiny").text
 """
 
 
-@pytest.mark.slow(20)
+@pytest.mark.slow
 def test_every_python_block_of_the_card_runs_as_it_stands_on_what_was_published(tmp_path):
     ship = make_ship(tmp_path / "ship")
     write_gguf(ship / "merged", ship / GGUF)  # of the model in the root, so that both must say the same

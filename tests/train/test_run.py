@@ -158,7 +158,7 @@ LOGGED = {"": lambda folder: [1, 2, 3], "tensorboard": _steps_in_tensorboard, "t
 def test_a_run_tells_nobody_about_itself_and_logs_only_where_it_is_told(log, tmp_path):
     code = ("import sys; from train_small import *; from pushback_lib.train.run import set_up_log; "
             "out, log = Path(sys.argv[1]), sys.argv[2] or None; log and set_up_log(log, out); "
-            "train_adapter(small(epochs=1), records()[:48], out, log=log)")  # fmt: skip
+            "train_adapter(small(epochs=1), records()[:24], out, log=log)")  # fmt: skip
     with HubServer() as hub:
         env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
         env.pop("CI", None)  # which would keep TRL's telemetry quiet by itself
