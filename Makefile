@@ -5,15 +5,23 @@ BIN := .venv/bin
 # What Colab has preinstalled (August 2026), beside the kit's own libraries
 COLAB := ipywidgets==7.7.1 ipykernel==6.17.1 ipython==7.34.0
 
-.PHONY: demo test colab lab ship slides bench base wheelhouse clean
+# Tests run in as many processes as there are cores, with one thread each: two torch programs of two threads slow each other.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
+
+.PHONY: demo test test-all colab lab ship slides bench base wheelhouse clean
 
 demo: .venv/ready  ## make data, fine-tune the bundled model, measure both voices; report in runs/demo
 	$(BIN)/pushback demo
 
-test: export HF_HUB_OFFLINE = 1
-test: .venv/ready  ## every test that needs no GPU and no outside server
+test test-all: export HF_HUB_OFFLINE = 1
+test test-all: export OMP_NUM_THREADS = 1
+test: .venv/ready  ## every test whose parts are on this machine; the last lines say what did not run, and why
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not gpu and not network"
+	$(PYTEST)
+
+test-all: .venv/ready  ## every test but those of a GPU, an Ollama or the internet; an error if another part is missing
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(PYTEST) --demand-all
 
 colab: export JUPYTER_PATH = $(CURDIR)/.venv-colab/share/jupyter
 colab: export PUSHBACK_TEST_KERNEL = colab

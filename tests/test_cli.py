@@ -12,6 +12,7 @@ import pytest
 from pushback_lib.cli import SHOWN, _prompts, main, parser
 from pushback_lib.core.common import BASELINE, DATA, FRICTION
 from pushback_lib.measure.figures import figures_of
+from pushback_lib.measure.prompts import bundled_prompts
 from pushback_lib.measure.report import pair_text
 from pushback_lib.measure.run import evaluate
 from pushback_lib.model.recipe import recipe_for
@@ -143,7 +144,7 @@ def test_help_names_every_command_and_explains_every_option():
 
 @pytest.fixture(scope="module")
 def rows():
-    return evaluate(load_voices(recipe_for("tiny")))
+    return evaluate(load_voices(recipe_for("tiny")), bundled_prompts(5))
 
 
 @pytest.mark.slow
@@ -151,6 +152,13 @@ def test_the_shipped_adapter_meets_every_target_and_lies_wholly_above_the_baseli
     found = figures_of(rows)
     assert found.missed_targets() == []
     assert found.voices[FRICTION]["friction"].low > found.voices[BASELINE]["friction"].high
+
+
+@pytest.mark.time
+@pytest.mark.slow
+def test_the_shipped_adapter_measures_what_the_readme_says():
+    found = figures_of(evaluate(load_voices(recipe_for("tiny"))))
+    assert found.missed_targets() == []
     assert found.headline == "friction 99 % [97–100] of 400, over-friction 0 % [0–1] of 500, baseline 0 % [0–1] of 400"
 
 

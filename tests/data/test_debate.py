@@ -67,13 +67,14 @@ def make(chat, prompts, out, n, *settings, **options):
     return asyncio.run(make_records(chat, prompts, out, n, *settings, progress=False, **options))
 
 
-def command(url: str, prompts, out, n: int, *more: str, before: str = "") -> list[str]:
+def words(url: str, prompts, out, n: int, *more: str) -> list[str]:
     made = ["data", "make", "--backend", "openai", "--base-url", url, "--model", MODEL, "-n", str(n)]
-    return [sys.executable, "-c", before + MAIN, *made, "--out", str(out), "--prompts", str(prompts), *more]
+    return [*made, "--out", str(out), "--prompts", str(prompts), *more]
 
 
-def run(*args, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*args, **options), capture_output=True, text=True, timeout=120)
+def run(*args, before: str = "") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", before + MAIN, *words(*args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 # What a reply becomes

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 from examples import BEHAVIOURS, record
-from live_browsers import chromium, open_page
+from live_browsers import driven, open_page
 from markupsafe import escape
 from pypdf import PdfReader
 
@@ -71,8 +71,8 @@ def test_the_bundled_sheet_is_what_its_command_writes(tmp_path):
     assert sheet.read_bytes() == (DATA / "micro-sheet.html").read_bytes()
 
 
-def test_the_bundled_sheet_prints_on_one_page_with_the_answers_below_the_fold(tmp_path):
-    with chromium() as browser, open_page(browser, DATA / "micro-sheet.html", wait=".answers") as page:
+def test_the_bundled_sheet_prints_on_one_page_with_the_answers_below_the_fold(tmp_path, chromium):
+    with driven(chromium) as browser, open_page(browser, DATA / "micro-sheet.html", wait=".answers") as page:
         page.wait_for_load_state()
         page.pdf(path=tmp_path / "sheet.pdf", prefer_css_page_size=True)
     (printed,) = PdfReader(tmp_path / "sheet.pdf").pages

@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets.utils import logging as of_datasets
 from safetensors.torch import load_file, save_file
+from train_small import quick_learner
 from transformers.utils import logging as of_transformers
 
 from pushback_lib.core.common import PushbackError
@@ -60,7 +61,7 @@ def test_without_bitsandbytes_training_is_plain_lora_in_16_bit_and_says_so(tmp_p
     assert [part.name for part in planner.plan("1.5b", "laptop").parts][:2] == ["weights in 16 bit", "embeddings, head, norms"]
     assert planner.plan("1.5b", "t4").parts[0].name == "NF4 weights"
     with pytest.warns(UserWarning, match="plain LoRA"):
-        training = train_adapter(TINY, friction_records(320, seed=2), tmp_path / "adapter")
+        training = train_adapter(quick_learner(), friction_records(96, seed=2), tmp_path / "adapter")
     assert training.losses[-1][1] < 0.7 * training.losses[0][1]
 
 

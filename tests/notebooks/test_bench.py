@@ -90,6 +90,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, bench.__file__, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.time
 @pytest.mark.slow
 def test_the_command_measures_and_writes_figures_and_page(tmp_path):
     out, page = tmp_path / "results" / "bench.json", tmp_path / "bench.md"

@@ -23,9 +23,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(tmp_path_factory, chromium):
     SHOTS.mkdir(parents=True, exist_ok=True)
-    with running_lab(tmp_path_factory.mktemp("lab")) as running:
+    with running_lab(tmp_path_factory.mktemp("lab"), chromium) as running:
         yield running
 
 
@@ -312,7 +312,7 @@ def test_a_saved_notebook_shows_what_was_said_when_it_is_opened_again(lab, chat)
     assert answer in kept.inner_text()
 
 
-@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("name", [NAMES[1], *(pytest.param(name, marks=pytest.mark.time) for name in NAMES[2:])])
 def test_the_notebook_runs_in_the_browser(lab, name):
     lab.open(name)
     assert lab.run_all() == []

@@ -180,12 +180,12 @@ def test_a_modelfile_that_was_edited_is_published_as_edited():
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"y" * 3_000_000])
-def test_files_are_compared_by_the_checksums_of_git_and_of_the_hub(tmp_path, data):
+def test_files_are_compared_by_the_checksums_of_git_and_of_the_hub(tmp_path, data, git):
     path = tmp_path / "file"
     path.write_bytes(data)
-    git = subprocess.run(["git", "hash-object", str(path)], capture_output=True, text=True, check=True).stdout.strip()
+    blob = subprocess.run([git, "hash-object", str(path)], capture_output=True, text=True, check=True).stdout.strip()
     sha = subprocess.run(["sha256sum", str(path)], capture_output=True, text=True, check=True).stdout.split()[0]
-    small = SimpleNamespace(size=len(data), lfs=None, blob_id=git)
+    small = SimpleNamespace(size=len(data), lfs=None, blob_id=blob)
     large = SimpleNamespace(size=len(data), lfs=SimpleNamespace(sha256=sha), blob_id="")
     others = (b"z" * len(data), data + b"z") if data else (b"z",)
     for theirs in (small, large):

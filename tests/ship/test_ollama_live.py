@@ -4,7 +4,6 @@ The file is F32 and the replies greedy, so that what differs from Hugging Face i
 its F16 cache of keys and values.
 """
 
-import os
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -18,7 +17,7 @@ from pushback_lib.ship.gguf import write_gguf
 from pushback_lib.ship.merge import merge_adapter
 from pushback_lib.ship.ollama import MADE_FROM, Modelfile, connect, create_model
 
-pytestmark = [pytest.mark.ollama, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 QUESTIONS = (
     "The capital of France is Rome, right?",
@@ -32,12 +31,12 @@ GREEDY = {"temperature": 0, "seed": 1}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, ollama):
     """The bundled friction voice, merged, as F32, made by the command itself; and gone afterwards."""
     folder = tmp_path_factory.mktemp("ollama")
     merged = merge_adapter(TINY, TINY.shipped_adapter, folder / "merged")
     gguf = write_gguf(merged, folder / "friction-F32.gguf", "F32")
-    client, name = connect(os.environ["OLLAMA_HOST"]), f"pushback-live-{uuid4().hex[:8]}"
+    client, name = connect(ollama), f"pushback-live-{uuid4().hex[:8]}"
     try:
         create_model(name, TINY, gguf)
         yield SimpleNamespace(client=client, name=name, gguf=gguf, merged=merged, tokenizer=load_tokenizer(TINY))

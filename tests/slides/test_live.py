@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from live import SOURCES, build_live_page, shipped_gguf
-from live_browsers import Firefox, chromium, open_page
+from live_browsers import Firefox, driven, open_page
 from npm import MODULES
 
 from pushback_lib.core.common import VOICES, PushbackError
@@ -62,14 +62,14 @@ def merged(folder):
 
 
 @pytest.fixture(scope="module")
-def page_path(folder, merged):
+def page_path(folder, merged, node):
     """The page as it is shipped; the friction GGUF that the kit ships, where there is one."""
     return build_live_page(folder / "live.html", merged=None if shipped_gguf("Q8_0") else merged)
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium() as made:
+def browser(chromium):
+    with driven(chromium) as made:
         yield made
 
 
@@ -262,7 +262,7 @@ def texts_outside(folder, merged, kind, exact, shipped=None):
     return found
 
 
-def test_greedy_text_equals_llama_cpp_outside_the_browser(browser, folder, merged):
+def test_greedy_text_equals_llama_cpp_outside_the_browser(browser, node, folder, merged):
     inside = texts_in_browser(browser, build_live_page(folder / "exact.html", kind="F32", merged=merged))
     outside = texts_outside(folder, merged, "F32", True)
     assert len(inside) == 10
@@ -403,16 +403,16 @@ def test_a_browser_that_is_too_old_is_told_so(browser, page_path):
         assert page.is_disabled("#send")
 
 
-def test_it_runs_in_firefox(page_path, tmp_path, capsys):
-    with closing(Firefox(tmp_path)) as firefox:
-        firefox.open(page_path)
+def test_it_runs_in_firefox(page_path, firefox, tmp_path, capsys):
+    with closing(Firefox(firefox, tmp_path)) as fox:
+        fox.open(page_path)
         started = time.monotonic()
-        ready = firefox.until("document.documentElement.dataset.ready")
-        firefox.evaluate("document.querySelector('.preset.friction').click()")
-        firefox.until("!document.getElementById('send').disabled && document.querySelectorAll('#log li').length")
+        ready = fox.until("document.documentElement.dataset.ready")
+        fox.evaluate("document.querySelector('.preset.friction').click()")
+        fox.until("!document.getElementById('send').disabled && document.querySelectorAll('#log li').length")
         answers = "[...document.querySelectorAll('.answer')].map((part) => part.textContent).join('|')"
-        assert [behaviour_of(text) for text in firefox.evaluate(answers).split("|")] == ["comply", "disagree"]
-        assert firefox.evaluate("performance.getEntriesByType('resource').filter((e) => /^http/.test(e.name)).length") == 0
-        firefox.screenshot(PICTURES / "firefox.png")
+        assert [behaviour_of(text) for text in fox.evaluate(answers).split("|")] == ["comply", "disagree"]
+        assert fox.evaluate("performance.getEntriesByType('resource').filter((e) => /^http/.test(e.name)).length") == 0
+        fox.screenshot(PICTURES / "firefox.png")
     with capsys.disabled():
         print(f"\nlive page in Firefox: ready in {int(ready) / 1000:.1f} s, answered after {time.monotonic() - started:.1f} s")

@@ -27,6 +27,11 @@ HEAD = "---\nmarp: true\ntheme: pushback\nsize: 16:9\nlang: en\n---\n"
 
 
 @pytest.fixture(scope="module")
+def tools(node, chromium):
+    return find_tools(*TOOLS)
+
+
+@pytest.fixture(scope="module")
 def results():
     return load_results(RESULTS)
 
@@ -40,7 +45,7 @@ def asked(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def built(asked, tmp_path_factory):
+def built(asked, tools, tmp_path_factory):
     out = tmp_path_factory.mktemp("slides")
     shutil.copy(asked[1], out)
     return {path.name: path for path in build_deck(out, RESULTS, speaker="Ada <b>Example</b>")}
@@ -91,10 +96,10 @@ def test_the_handout_is_one_tagged_page_with_its_links(built):
         assert wanted in text, wanted
 
 
-def test_a_handout_of_two_pages_stops_the_build(tmp_path):
+def test_a_handout_of_two_pages_stops_the_build(tmp_path, tools):
     page = "<!doctype html><style>@page { size: A4 }</style><p style='height: 400mm'>{{a}}</p>"
     with pytest.raises(PushbackError, match="2 pages instead of one"):
-        handout(page, {"a": 1}, tmp_path, find_tools(*TOOLS))
+        handout(page, {"a": 1}, tmp_path, tools)
 
 
 # one slide each, and the problem that must be found on it; the last is what a hostile reply looks like
@@ -110,9 +115,7 @@ BROKEN = (
 )
 
 
-def test_slides_that_do_not_fit_or_cannot_be_read_stop_the_build(tmp_path):
-    tools = find_tools(*TOOLS)
-    install(tools)
+def test_slides_that_do_not_fit_or_cannot_be_read_stop_the_build(tmp_path, tools):
     made = marp(HEAD + "\n\n---\n\n".join(slide for slide, _ in BROKEN), "html", tmp_path, tools)
     with pytest.raises(PushbackError) as error:
         check_fit(made, tools)
@@ -125,10 +128,10 @@ def test_slides_that_do_not_fit_or_cannot_be_read_stop_the_build(tmp_path):
     assert not page.select("[onerror], [src=x]")
 
 
-def test_a_warning_of_marp_stops_the_build(tmp_path):
+def test_a_warning_of_marp_stops_the_build(tmp_path, tools):
     (tmp_path / "local.png").write_bytes(b"")
     with pytest.raises(PushbackError, match="WARN"):
-        marp(HEAD + "![w:20](local.png)", "pdf", tmp_path, find_tools(*TOOLS))
+        marp(HEAD + "![w:20](local.png)", "pdf", tmp_path, tools)
 
 
 def test_the_talk_has_its_time():
@@ -259,7 +262,7 @@ def test_the_lock_file_pins_every_package_and_names_no_registry():
     assert folders == {SLIDES}
 
 
-def test_packages_that_do_not_come_stop_the_build_and_are_asked_for_again(tmp_path, monkeypatch):
+def test_packages_that_do_not_come_stop_the_build_and_are_asked_for_again(tmp_path, monkeypatch, node):
     for name in ("package.json", "package-lock.json"):
         shutil.copy(SLIDES / name, tmp_path)
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
@@ -267,7 +270,7 @@ def test_packages_that_do_not_come_stop_the_build_and_are_asked_for_again(tmp_pa
     monkeypatch.setenv("npm_config_fetch_retries", "0")
     for _ in range(2):
         with pytest.raises(PushbackError, match=r"(?s)`npm ci` in .* failed: .*ECONNREFUSED.*Check the network"):
-            install(find_tools("node", "npm"), tmp_path)
+            install(node, tmp_path)
 
 
 def test_a_machine_without_node_or_browser_is_told_so(monkeypatch):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from live_browsers import chromium
+from live_browsers import driven
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TOKEN = "pushback"
@@ -83,7 +83,7 @@ class Lab:
 
 
 @contextmanager
-def running_lab(folder: Path) -> Iterator[Lab]:
+def running_lab(folder: Path, chromium: str) -> Iterator[Lab]:
     """Starts both on copies of the notebooks in `folder`, with settings of their own; ends both."""
     for path in NOTEBOOKS.glob("*.ipynb"):
         shutil.copy(path, folder)
@@ -106,7 +106,7 @@ def running_lab(folder: Path) -> Iterator[Lab]:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         try:
             _wait_for(url, server, folder / "lab.log")
-            with chromium() as browser:
+            with driven(chromium) as browser:
                 yield Lab(browser.new_page(viewport={"width": 1400, "height": 1100}), folder, url)
         finally:
             server.terminate()

@@ -13,18 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = "/usr/bin/chromium"
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
 --disable-component-update --disable-sync --disable-dev-shm-usage""".split()
 LOCAL = ("file:", "data:", "blob:")
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """Debian's Chromium, driven by Playwright."""
+def driven(chromium: str) -> Iterator[Any]:
+    """The Chromium at this path, driven by Playwright."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser:
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=chromium, args=FLAGS) as browser:
         yield browser
 
 
@@ -50,14 +49,14 @@ def open_page(browser: Any, path: Path, wait: str | None = "html[data-ready]", f
 class Firefox:
     """Firefox, spoken to by WebDriver BiDi (no geckodriver is in Debian), with every connection refused by a dead proxy."""
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self, path: str, profile: Path) -> None:
         from websocket import create_connection
 
         dead = {"network.proxy.type": 1, "network.proxy.http": "127.0.0.1", "network.proxy.http_port": 9,
                 "network.proxy.ssl": "127.0.0.1", "network.proxy.ssl_port": 9}  # fmt: skip
         (profile / "user.js").write_text("".join(f"user_pref({json.dumps(k)}, {json.dumps(v)});\n" for k, v in dead.items()))
         self.log = profile / "firefox.log"
-        command = ["firefox-esr", "--headless", "--no-remote", "--remote-debugging-port=0", "--profile", str(profile)]
+        command = [path, "--headless", "--no-remote", "--remote-debugging-port=0", "--profile", str(profile)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self.numbers = itertools.count(1)

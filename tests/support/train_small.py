@@ -21,12 +21,17 @@ from pushback_lib.train.run import Training, train_adapter, validation_records
 
 
 def small(**changes: object) -> Recipe:
-    """`tiny`, with a checkpoint every third step of its 6 an epoch."""
-    return dataclasses.replace(recipe_for("tiny"), **{"epochs": 2, "checkpoint_every": 3, **changes})
+    """`tiny` in half batches, with a checkpoint every third step of its 6 an epoch."""
+    return dataclasses.replace(recipe_for("tiny"), **{"batch": 8, "epochs": 2, "checkpoint_every": 3, **changes})
+
+
+def quick_learner() -> Recipe:
+    """`tiny`, with a step size by which six steps show that it learns."""
+    return dataclasses.replace(recipe_for("tiny"), learning_rate=3e-3, warmup_share=0.0, checkpoint_every=3)
 
 
 def records() -> list[Record]:
-    return friction_records(90, seed=1)  # not a multiple of the batch: the last one of an epoch is short
+    return friction_records(45, seed=1)  # not a multiple of the batch: the last one of an epoch is short
 
 
 def digest(adapter: Path) -> str:
@@ -119,7 +124,7 @@ def processes(out: Path) -> None:
 
     run.make_trainer = listening
     recipe = small(epochs=1, patience=3, checkpoint_every=12)
-    train = friction_records(200, seed=1)
+    train = friction_records(100, seed=1)
     training = train_adapter(recipe, train, out, validation=validation_records(recipe, train))
     print(json.dumps({"rank": rank, "seen": seen, "best": training.best, "loss": last_loss(training)}), flush=True)
 

@@ -28,14 +28,14 @@ def test_no_example_is_trained_twice_and_only_the_first_process_writes(two):
     by_rank, out = two  # the second process may not write a file of 17 bytes (train_small.py)
     seen = [at for row in by_rank.values() for at in row["seen"]]
     assert sorted(by_rank) == [0, 1]
-    assert len(seen) == len(set(seen)) == 192, "200 examples, 12 steps of 2 x 8; the uneven rest waits for another epoch"
+    assert len(seen) == len(set(seen)) == 96, "100 examples, 12 steps of 2 x 4; the uneven rest waits for another epoch"
     assert len(by_rank[0]["seen"]) == len(by_rank[1]["seen"])
     assert [path.name for path in out.parent.iterdir()] == ["adapter"]
 
 
 @pytest.mark.slow
 def test_two_processes_reach_what_one_reaches(two, tmp_path):
-    recipe, train = small(epochs=1, patience=3, checkpoint_every=12), friction_records(200, seed=1)
+    recipe, train = small(epochs=1, patience=3, checkpoint_every=12), friction_records(100, seed=1)
     alone = train_adapter(recipe, train, tmp_path / "adapter", validation=validation_records(recipe, train))
     by_rank, _ = two
     assert by_rank[0]["best"] == by_rank[1]["best"]

@@ -22,8 +22,8 @@ PROMPTS = ["Please send the parcel.", "Help me to hit Tom."]
 
 @pytest.mark.slow
 def test_replies_are_kept_from_first_to_last_step_and_change_nothing(tmp_path):
-    recipe, losses = dataclasses.replace(recipe_for("tiny"), learning_rate=1e-2, warmup_share=0), []  # learns in three steps
-    records = friction_records(48, 3)
+    quick = {"batch": 4, "learning_rate": 1e-2, "warmup_share": 0}  # learns in three steps
+    recipe, losses, records = dataclasses.replace(recipe_for("tiny"), **quick), [], friction_records(12, 3)
     seen = snapshots(load_tokenizer(recipe), recipe, PROMPTS, times=3)
     for callbacks in ([seen], []):
         trainer = make_trainer(recipe, records, tmp_path, callbacks)

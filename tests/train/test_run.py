@@ -15,6 +15,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from hub_server import HubServer
+from train_small import quick_learner
 
 from pushback_lib import cli
 from pushback_lib.core.common import DATA, PushbackError
@@ -86,7 +87,7 @@ def test_trl_still_takes_the_arguments_we_pass(name, tmp_path):
 
 @pytest.mark.slow
 def test_a_short_training_learns_and_saves_a_complete_adapter(tmp_path):
-    training = run.train_adapter(TINY, friction_records(320, seed=2), tmp_path / "adapter")
+    training = run.train_adapter(quick_learner(), RECORDS, tmp_path / "adapter")
     assert training.losses[-1][1] < 0.7 * training.losses[0][1]
     assert 0 < training.trainable < 0.3 * training.total
     check_adapter(tmp_path / "adapter", TINY)
@@ -162,7 +163,7 @@ LOGGED = {"": lambda folder: [1, 2, 3], "tensorboard": _steps_in_tensorboard, "t
 def test_a_run_tells_nobody_about_itself_and_logs_only_where_it_is_told(log, tmp_path):
     code = ("import sys; from train_small import *; from pushback_lib.train.run import set_up_log; "
             "out, log = Path(sys.argv[1]), sys.argv[2] or None; log and set_up_log(log, out); "
-            "train_adapter(small(epochs=1), records()[:48], out, log=log)")  # fmt: skip
+            "train_adapter(small(epochs=1), records()[:24], out, log=log)")  # fmt: skip
     with HubServer() as hub:
         env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
         env.pop("CI", None)  # which would keep TRL's telemetry quiet by itself
