@@ -33,10 +33,10 @@ PLAIN_LORA = (
 
 
 def quiet() -> None:
-    """Hides what only developers of the kit can act on: deprecations in transformers, a hint about optional kernels."""
+    """Hides two hints that no call of the kit causes: PEFT asks transformers by an old name, bitsandbytes offers kernels."""
     import logging
 
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
