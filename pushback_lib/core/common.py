@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -13,6 +14,11 @@ FRICTION = "friction"  # also the adapter's name inside the model
 VOICES = (BASELINE, FRICTION)
 
 OLLAMA_URL = "http://localhost:11434"  # where Ollama listens; what speaks OpenAI's protocol adds /v1
+
+
+def repository() -> str:
+    """The kit's address on the web. It stands in pyproject.toml, which lies beside the data folder."""
+    return tomllib.loads((DATA.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 
 
 class PushbackError(Exception):
