@@ -1,4 +1,4 @@
-# Every target sets up .venv on first use. pyproject.toml is the only truth about dependencies.
+# Every target sets up .venv on first use. pyproject.toml says what is needed, constraints.txt which versions were tried.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -8,7 +8,7 @@ COLAB := ipywidgets==7.7.1 ipykernel==6.17.1 ipython==7.34.0
 # Tests run in as many processes as there are cores, with one thread each: two torch programs of two threads slow each other.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
 
-.PHONY: demo test test-all colab lab ship slides bench base wheelhouse clean
+.PHONY: demo test test-all colab lab ship slides bench base wheelhouse clean constraints canary address
 
 demo: .venv/ready  ## make data, fine-tune the bundled model, measure both voices; report in runs/demo
 	$(BIN)/pushback demo
@@ -50,21 +50,34 @@ bench: .venv/ready  ## the kit's recipe against two others on this machine; writ
 	$(BIN)/python notebooks/guide/bench.py train
 
 wheelhouse: .venv/ready  ## gather the exact wheels in wheelhouse/, for a room without a network
-	mkdir -p wheelhouse
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > wheelhouse/requirements.txt
-	$(BIN)/python -m pip wheel --quiet -w wheelhouse -r wheelhouse/requirements.txt pip "setuptools>=69" wheel
+	$(BIN)/python -m pip wheel --quiet -w wheelhouse -r constraints.txt pip "setuptools>=69" wheel
 
 base: .venv/ready  ## train the bundled base model from scratch (25 to 30 minutes on two cores)
 	$(BIN)/pushback base
 
-.venv/ready: pyproject.toml
+.venv/ready: pyproject.toml constraints.txt
 	@echo "Setting up .venv with the libraries: one to a few minutes, about 3 GB."
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet -e ".[dev,ship,log]"
-	$(BIN)/python -m pip install --quiet --no-deps "dashscope==2.0.2"  # for one test: it carries Qwen's vocabulary
+	$(call install,.venv,-c constraints.txt)
 	touch $@
+
+define install  # environment, options of pip
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --upgrade pip
+	$(1)/bin/python -m pip install --quiet $(2) -e ".[dev,ship,log]"
+	$(1)/bin/python -m pip install --quiet --no-deps $(2) dashscope  # for one test: it carries Qwen's vocabulary
+endef
 
 clean:
 	rm -rf runs slides/build .pytest_cache .ruff_cache
+
+constraints: .venv/ready  ## pin what is installed, if all tests pass with it; BIN=.venv-canary/bin takes the newest
+	$(BIN)/python .ci/upkeep.py constraints
+	$(MAKE) test
+
+canary:  ## the quick tests on the newest of everything, in .venv-canary; says which versions are new and what broke
+	rm -rf .venv-canary
+	$(call install,.venv-canary)
+	.venv-canary/bin/python .ci/upkeep.py canary
+
+address: .venv/ready  ## make address URL=https://github.com/OWNER/NAME: the repository's new address, in every file
+	$(BIN)/python .ci/upkeep.py address "$(URL)"

@@ -14,7 +14,7 @@ from typing import Any
 
 from fill import Html, as_text
 
-from pushback_lib.core.common import DATA, VOICES, PushbackError
+from pushback_lib.core.common import DATA, VOICES, PushbackError, repository
 from pushback_lib.core.files import replacing
 from pushback_lib.core.records import PERSONAS, Record, load_records, prompt_messages, to_messages
 from pushback_lib.core.stats import Rate, wilson
@@ -166,7 +166,7 @@ def _trap(tokenizer: Any, system: str) -> dict[str, str]:
     }
 
 
-REPOSITORY = "https://github.com/push-back-ai/push-back-ai"
+REPOSITORY = repository()
 MICRO = f"{REPOSITORY}/blob/main/data/micro.jsonl"
 SHOWN_RECORD = "cooking-0036"  # the debate of the talk: short enough to be read aloud
 

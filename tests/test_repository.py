@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP = {"notebooks", "pushback.py", "pushback_lib", "data", "slides", "tests", "environment.yml", "README.md",
-       "pyproject.toml", "Makefile", "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", "TROUBLESHOOTING.md"}  # fmt: skip
+       "pyproject.toml", "Makefile", "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", "TROUBLESHOOTING.md", "CITATION.cff",
+       "constraints.txt", "constraints-colab.txt"}  # fmt: skip
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -17,6 +18,11 @@ VOICES = (BASELINE, FRICTION)
 OLLAMA_URL = "http://localhost:11434"  # where Ollama listens; what speaks OpenAI's protocol adds /v1
 
 
+def repository() -> str:
+    """The kit's address on the web. It stands in pyproject.toml, which lies beside the data folder."""
+    return tomllib.loads((DATA.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+
+
 class PushbackError(Exception):
     """What happened, with the value; then what to do next.
 
@@ -29,6 +35,6 @@ class PushbackError(Exception):
 
 
 def quiet() -> None:
-    """Hides what only developers of the kit can act on: deprecations in transformers, a hint about optional kernels."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    """Hides two hints that no call of the kit causes: PEFT asks transformers by an old name, bitsandbytes offers kernels."""
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

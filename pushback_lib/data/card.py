@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.common import PushbackError
+from ..core.common import PushbackError, repository
 from ..core.files import fill_template, replacing
 from ..core.records import PERSONAS, SPLITS, SUBSET_OF, join_reply, thought_text
 from ..core.show import Picture, picture
@@ -117,7 +117,7 @@ def card(splits: Splits, findings: Sequence[Finding], tokenizer: str | None = No
     size = next((name for bound, name in SIZES if found.records < bound), "n>1M")
     sources = [(name, how) for name, how in SOURCES.items() if name in found.sources or name != "language"]
     return fill_template(HERE / "card.md", figures=found, findings=findings, size=size, personas=PERSONAS,
-                         sources=sources, subsets=SUBSET_OF)  # fmt: skip
+                         sources=sources, subsets=SUBSET_OF, repository=repository())  # fmt: skip
 
 
 def write_report(

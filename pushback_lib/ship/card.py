@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.common import BASELINE, DATA, FRICTION, VOICES, PushbackError
+from ..core.common import BASELINE, DATA, FRICTION, VOICES, PushbackError, repository
 from ..core.files import replacing
 from ..core.folders import TRAINING_FILE
 from ..core.show import markdown_table
@@ -123,7 +123,7 @@ def model_card(recipe: Recipe, adapter: Path, measured: Measured, ggufs: Sequenc
         "model_card.md", card_data=card_data(recipe, measured), tiny=recipe.name == "tiny", made=made, measured=measured,
         figures=FIGURES, formats=formats.strip(), repo=REPO, gguf=gguf, ggufs=ggufs, tag=_tag(gguf),
         system=json.dumps(made["system"]), question=json.dumps(_question(recipe)), tokens=recipe.max_new_tokens,
-        context=recipe.max_length * 2, licences=licences(recipe),
+        context=recipe.max_length * 2, licences=licences(recipe), repository=repository(),
     )  # fmt: skip
 
 

@@ -281,7 +281,7 @@ def sft_config(recipe: Recipe, work: Path, validate: bool = False, log: str | No
         output_dir=str(work), use_cpu=not cuda, bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16, assistant_only_loss=True, completion_only_loss=True, max_length=None,
         num_train_epochs=recipe.epochs, per_device_train_batch_size=recipe.batch, per_device_eval_batch_size=recipe.batch,
-        gradient_accumulation_steps=recipe.accumulation, gradient_checkpointing=recipe.checkpointing,
+        gradient_accumulation_steps=recipe.accumulation, activation_checkpointing=recipe.checkpointing,
         learning_rate=recipe.learning_rate, lr_scheduler_type="cosine", warmup_steps=recipe.warmup_share,
         optim=optimizer, max_grad_norm=1.0, train_sampling_strategy="group_by_length", packing=False,
         logging_steps=gcd(10, save), logging_nan_inf_filter=False, save_strategy="steps" if save else "no",

@@ -10,7 +10,7 @@ from hub_server import TOKEN, HubServer
 from hub_ship import GGUF, RATES, TINY, environment, figures, hub, make_ship, python
 from huggingface_hub import ModelCard
 
-from pushback_lib.core.common import PushbackError
+from pushback_lib.core.common import PushbackError, repository
 from pushback_lib.core.folders import TRAINING_FILE
 from pushback_lib.core.stats import wilson
 from pushback_lib.measure.judge import generation
@@ -73,6 +73,10 @@ def test_the_limits_are_those_of_the_adapters_card(card):
     limits = (ADAPTER / "README.md").read_text(encoding="utf-8").partition("**Limits.** ")[2].strip()
     assert limits
     assert limits in card
+
+
+def test_the_card_leads_to_the_kit(card):
+    assert f"[Push-Back AI workshop kit]({repository()})" in card
 
 
 def test_a_distill_gets_its_own_base_licence_limits_and_question(tmp_path):
