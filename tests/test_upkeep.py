@@ -107,11 +107,11 @@ def make_address(url: str, root: Path) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_every_link_and_clone_line_is_the_address_in_pyproject():
+def test_every_link_and_clone_line_is_the_address_in_pyproject(git):
     assert_all_links_lead_to(repository(), ROOT)
 
 
-def test_make_address_changes_them_all(tmp_path):
+def test_make_address_changes_them_all(git, tmp_path):
     for name, text in texts(ROOT).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
