@@ -57,7 +57,6 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     ("words", "env", "out", "code", "says"),
     [
         ("fit --model tiny", {}, None, 1, ""),  # a pipe that nobody reads, as after `| head -1`
-        ("--help", {}, None, 1, ""),
         ("fit --model tiny", {}, "/dev/full", 2, "The output: No space left on device. Make room there"),
         ("fit --model tiny", ASCII, "/dev/null", 0, ""),
         (

@@ -279,6 +279,7 @@ async def ask_all(items: Iterable[Item], ask: Callable[[Item], Awaitable[None]],
         for item in queue:
             try:
                 await ask(item)
+                await asyncio.sleep(0)  # a loop in which no call ever waits would not hear Ctrl-C
                 streak = 0
             except CallFailed as failure:
                 failed[failure.reason] += 1

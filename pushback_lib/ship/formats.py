@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,7 +190,26 @@ def _answers(pair: Mapping[str, Path], recipe: Recipe, prompts: Sequence[Prompt]
         servers = {voice: stack.enter_context(LlamaCpp(pair[voice], slots=SLOTS, name=voice)) for voice in VOICES}
         chats = {voice: OpenAIChat(voice, server.base_url, plain=True) for voice, server in servers.items()}
         run = server_run(chats, recipe.system, prompts, Sampling(max_tokens=recipe.max_new_tokens))
-        return pool.submit(asyncio.run, _ask(chats, run)).result()  # in a thread: notebooks have a loop of their own
+        return _in_thread(pool, _ask(chats, run))
+
+
+def _in_thread(pool: ThreadPoolExecutor, work: Coroutine) -> Any:
+    """What the coroutine returns, in a thread, since notebooks have a loop of their own. Ctrl-C cancels it, and waits."""
+    tasks: list[asyncio.Task] = []
+
+    async def known() -> Any:
+        tasks.append(asyncio.current_task())
+        return await work
+
+    done = pool.submit(asyncio.run, known())
+    try:
+        return done.result()
+    except KeyboardInterrupt:
+        with suppress(RuntimeError):  # its loop may have ended just now
+            for task in tasks:
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        wait([done])
+        raise
 
 
 async def _ask(chats: Mapping[str, OpenAIChat], run: EvalRun) -> list[Response]:

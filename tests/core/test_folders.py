@@ -113,12 +113,12 @@ def test_no_command_begins_to_work_on_a_folder_it_may_not_write(command, here, c
         shutil.copytree(source, here / place)
     for name in ("small.jsonl", "own/small.jsonl"):
         shutil.copy(DATA / "micro.jsonl", here / name)
-    before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
+    before = {path: path.lstat().st_mtime_ns for path in here.rglob("*")}
     for slow in ("train.run.check_model", "train.base.encode_corpus", "ship.run.check_room", "ship.run.merge_adapter"):
         monkeypatch.setattr(f"pushback_lib.{slow}", lambda *args, **options: pytest.fail("began to work"))
     assert cli.main(command.split()) == 2
     assert "Choose" in capsys.readouterr().err
-    assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
+    assert {path: path.lstat().st_mtime_ns for path in here.rglob("*")} == before
 
 
 def test_a_folder_without_permission_is_refused(here, monkeypatch):
@@ -127,16 +127,24 @@ def test_a_folder_without_permission_is_refused(here, monkeypatch):
         check_folder("empty/new")
 
 
-ALONE = ["train --data small.jsonl --out new", "ship all --out new", "ship gguf --out new", "base --out new", "demo --out new",
-         "base --out other --work new", "eval --out new", "train --data small.jsonl --out new --resume"]  # fmt: skip
+ALONE = [
+    "train --data small.jsonl --out new",
+    "train --data small.jsonl --out new --resume",
+    "ship all --out new",
+    "ship gguf --out new",
+    "demo --out new",
+    "eval --out new",
+    "base --out new --work here",
+    "base --out newer --work other",
+]
 
 
 @pytest.mark.parametrize("command", ALONE)
 def test_no_command_writes_where_another_run_writes(command, here, capsys):
     shutil.copy(DATA / "micro.jsonl", here / "small.jsonl")
-    with alone("new"), alone("new/base-seed1.pt"):
+    with alone("new"), alone("other/base-seed1.pt"):
         assert cli.main(command.split()) == 2
-    assert "Another run is writing to new" in capsys.readouterr().err
+    assert "Another run is writing to " in capsys.readouterr().err
     assert not [path for path in here.rglob(".*") if path.name != MARKER]
 
 

@@ -1,4 +1,4 @@
-"""The debate engine against a real HTTP server that fails in every way, and on a full disk; for kills see support/kills.py."""
+"""The debate engine against a real HTTP server that fails in every way, and on a full disk; `kill -9`: support/kills.py."""
 
 import asyncio
 import subprocess
