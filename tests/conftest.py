@@ -21,7 +21,7 @@ ALONE = {
     "test_the_whole_flow_leaves_everything": 30,
     "test_killed_fifty_times": 25,
     "test_every_python_block_of_the_card": 25,
-    "test_a_run_tells_nobody": 10,
+    "test_a_run_tells_nobody": 15,
 }
 
 

@@ -143,7 +143,7 @@ def test_help_names_every_command_and_explains_every_option():
 
 @pytest.fixture(scope="module")
 def rows():
-    return evaluate(load_voices(recipe_for("tiny")), bundled_prompts(5))
+    return evaluate(load_voices(recipe_for("tiny")), bundled_prompts(10))
 
 
 @pytest.mark.slow

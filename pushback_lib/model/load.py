@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +122,6 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     Raises PushbackError if the Hub does not give it, or it lacks the tokens that the template is made of.
     """
     from transformers import AutoTokenizer
-    from trl.chat_template_utils import deepseek_r1_distill_chat_template
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -135,7 +135,8 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
             f"The tokenizer of {recipe.base} has no token {', '.join(missing)}, of which the chat template is made. Choose a "
             "DeepSeek-R1-Distill-Qwen model, or one that was fine-tuned from it."
         )
-    tokenizer.chat_template = deepseek_r1_distill_chat_template
+    published = Path(find_spec("trl").origin).with_name("chat_templates") / "deepseek_r1_distill.jinja"
+    tokenizer.chat_template = published.read_text(encoding="utf-8")  # importing TRL for it takes longer than all the rest
     return tokenizer
 
 

@@ -155,24 +155,36 @@ def _steps_in_trackio(folder):
     return [row["train/global_step"] for row in rows if "train/loss" in row]
 
 
-LOGGED = {"": lambda folder: [1, 2, 3], "tensorboard": _steps_in_tensorboard, "trackio": _steps_in_trackio}
+# trackio first: it reads its folder when it is imported
+LOGGED = {"trackio": _steps_in_trackio, "tensorboard": _steps_in_tensorboard, "": lambda folder: [1, 2, 3]}
+
+
+RUNS = """
+from train_small import *
+from pushback_lib.train.run import set_up_log
+for folder, log in zip(sys.argv[1::2], sys.argv[2::2]):
+    out = Path(folder) / "adapter"
+    out.parent.mkdir()
+    log and set_up_log(log, out)
+    train_adapter(small(epochs=1), records()[:24], out, log=log or None)
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("log", LOGGED)
-def test_a_run_tells_nobody_about_itself_and_logs_only_where_it_is_told(log, tmp_path):
-    code = ("import sys; from train_small import *; from pushback_lib.train.run import set_up_log; "
-            "out, log = Path(sys.argv[1]), sys.argv[2] or None; log and set_up_log(log, out); "
-            "train_adapter(small(epochs=1), records()[:24], out, log=log)")  # fmt: skip
+def test_a_run_tells_nobody_about_itself_and_logs_only_where_it_is_told(tmp_path):
+    told = {log: tmp_path / f"logs {log}" for log in LOGGED}
     with HubServer() as hub:
         env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
         env.pop("CI", None)  # which would keep TRL's telemetry quiet by itself
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "adapter"), log], env=env, cwd=SUPPORT,
-                              capture_output=True, text=True, check=False)  # fmt: skip
+        words = [str(word) for log, folder in told.items() for word in (folder, log)]
+        done = subprocess.run(
+            [sys.executable, "-c", RUNS, *words], env=env, cwd=SUPPORT, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         assert hub.calls == []
-    assert {path.name for path in tmp_path.iterdir()} - {"hf"} == {"adapter", f"adapter.{log}"} - {"adapter."}
-    assert LOGGED[log](tmp_path / f"adapter.{log}") == [1, 2, 3]
+    for log, folder in told.items():
+        assert {path.name for path in folder.iterdir()} == {"adapter", f"adapter.{log}"} - {"adapter."}
+        assert LOGGED[log](folder / f"adapter.{log}") == [1, 2, 3]
 
 
 def test_nothing_to_train_on_is_said_at_once(tmp_path):
