@@ -84,4 +84,5 @@ def filled(tmp_path_factory):
 def sandbox(filled, monkeypatch):
     monkeypatch.chdir(filled)
     monkeypatch.setattr(fuzz.signal, "setitimer", lambda *_: None)
-    return filled
+    yield filled
+    (filled / "thesis" / ".x.1.part").unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from pushback_lib.ship import ollama as ollama_ship
 from pushback_lib.ship.llama_cpp import LlamaCpp
 from pushback_lib.ship.ollama import Modelfile, chat_tokens, licences
 
-CLOSED = join_reply("", "")  # a reply whose thought is empty: what a closed block looked like, had training shown one
+CLOSED = "<think>\n\n</think>\n\n"  # an empty thought, as DeepSeek's and Qwen's own templates close one
 
 
 @pytest.fixture(scope="module")
