@@ -19,7 +19,6 @@ ALONE = {
     "test_the_command_measures_and_writes": 40,
     "test_the_shipped_adapter_measures_what": 55,
     "test_the_whole_flow_leaves_everything": 30,
-    "test_killed_fifty_times": 25,
     "test_every_python_block_of_the_card": 25,
     "test_a_run_tells_nobody": 15,
 }
