@@ -45,11 +45,11 @@ def build_deck(out: Path, results: Path = RESULTS, speaker: str = "", pictures: 
     `pictures` is a folder for a picture of every slide, also of those that do not fit.
     Raises PushbackError, before anything slow where it can, for whatever would make the talk wrong or unreadable.
     """
-    tools = find_tools("node", "npm", "chromium")
     figures = load_results(results)
     check_claims(figures)
     deck = (SLIDES / "deck.md").read_text(encoding="utf-8")
     check_times(minutes_of(deck, "slides/deck.md"))
+    tools = find_tools("node", "npm", "chromium")
     words = values(figures, said(out / "said.json"), speaker)
     plots = {name: partial(draw, figures) for name, draw in PLOTS.items()}
     demo = {"html": LIVE, "pdf": Html(fill(STILL, words, "the demo slide"))}
