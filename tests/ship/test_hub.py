@@ -149,7 +149,7 @@ def test_no_published_file_names_a_path_of_this_machine(ship):
     for repository in plan(TINY, NAMES, ship):
         files = contents(repository.files)
         for place, data in files.items():
-            for path in (str(DATA.parent), str(ship), os.path.expanduser("~") + "/"):
+            for path in (f"{DATA.parent}/", str(ship), os.path.expanduser("~") + "/"):
                 assert path.encode() not in data, (repository.name, place)
     assert json.loads(files["adapter/adapter_config.json"])["base_model_name_or_path"] == "ada/tiny-base"
 
@@ -234,7 +234,8 @@ assert names == ["default", "language"], names
 print(model, data, sep="\\n")
 """
 RUN_GGUF = """
-import sys, xllamacpp
+import sys, torch  # brings the OpenMP library, libgomp, to a system that has none
+import xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.n_ctx = sys.argv[1], 512
 server = xllamacpp.Server(params)

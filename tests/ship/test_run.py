@@ -101,7 +101,7 @@ def test_nothing_that_is_published_names_a_folder_of_this_machine(there, capsys)
         for file in repository.files:
             with file.as_file() as opened:
                 data = opened.read()
-            for name in ("home-of-ada", "workshop-7261", str(work.parent), str(DATA.parent)):
+            for name in ("home-of-ada", "workshop-7261", str(work.parent), f"{DATA.parent}/"):
                 assert name.encode() not in data, (repository.name, file.path_in_repo)
     publish = ["ship", "hub", "ada/own", "--model", recipe.base, "--base", "ada/base", "--folder", "ship", "--dry-run"]
     assert cli.main(publish) == 0
