@@ -8,8 +8,14 @@ import kills
 import pytest
 
 
+LONG = [("make", 10), ("train", 2), ("ship", 2)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("command", "count"), [("make", 10), ("train", 2), ("eval", 2), ("ship", 2)])
+@pytest.mark.parametrize(
+    ("command", "count"),
+    [("make", 4), ("eval", 2), *(pytest.param(name, n, marks=pytest.mark.time) for name, n in LONG)],
+)
 def test_killed_and_resumed_a_run_loses_nothing_and_ends_as_if_nothing_had_happened(command, count):
     words = [sys.executable, kills.__file__, "--only", command, "--kills", str(count), "--seed", "3"]
     run = subprocess.run(words, capture_output=True, text=True, check=False)
