@@ -7,7 +7,6 @@ import sys
 import kills
 import pytest
 
-
 LONG = [("make", 10), ("train", 2), ("ship", 2)]
 
 
