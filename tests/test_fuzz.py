@@ -67,6 +67,27 @@ def test_each_fault_is_a_finding(sandbox, line, says):
     assert says in str(fuzzer.findings)
 
 
+CALLED = 'Traceback (most recent call last):\n  File "weakref.py", line 369, in remove\n    def remove(k):\n  \n'
+IGNORED = f"Exception ignored in: <function remove at 0x7f>\n{CALLED}"
+
+
+@pytest.mark.parametrize(
+    ("errors", "found"),
+    [
+        (f"{IGNORED}KeyboardInterrupt: \npushback: Stopped.\n", False),
+        (f"\r  0%| | 0/9{IGNORED}KeyboardInterrupt\n" * 2, False),
+        (f"{IGNORED}ValueError: odd\n", True),
+        (f"{IGNORED}ValueError: odd\nKeyboardInterrupt\n", True),
+        (f"{CALLED}KeyboardInterrupt\n", True),
+        (f"{IGNORED}KeyboardInterrupt: \n{CALLED}KeyboardInterrupt\n", True),
+        ("Exception ignored in: <stdout>\nBrokenPipeError\n", True),
+        ("pushback: Stopped.\n", False),
+    ],
+)
+def test_only_a_ctrl_c_that_python_itself_ignored_is_no_finding(errors, found):
+    assert fuzz.has_traceback(errors) == found
+
+
 def test_a_command_that_succeeds_may_replace_what_it_was_told(sandbox):
     fuzzer = fuzz.Fuzzer(sandbox, 5)
     fuzzer.inside(failing, ["canary", "secret"])
