@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -194,10 +193,7 @@ def test_files_are_compared_by_the_checksums_of_git_and_of_the_hub(tmp_path, dat
 
 
 def test_a_full_disk_leaves_no_half_card(ship, tmp_path):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-
-    (found,) = hub(NOWHERE, tmp_path / "home", ship, ("", "ada/tiny", "--dry-run"), ends=[2], preexec_fn=limit)
+    (found,) = hub(NOWHERE, tmp_path / "home", ship, ("", "ada/tiny", "--dry-run"), ends=[2], file_limit=1000)
     assert "README.md could not be written (File too large). Free some space" in found["err"]
     assert not [path.name for path in ship.iterdir() if "README" in path.name]
 

@@ -1,12 +1,19 @@
 """A small folder as `pushback ship all` leaves it, figures for it, and the hub command in a process of its own; for tests."""
 
+import contextlib
+import io
 import json
+import multiprocessing
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +28,12 @@ SHIPPED = DATA / "tiny" / "ship"  # the friction voice's GGUF, with its Modelfil
 GGUF = next(SHIPPED.glob("*.gguf")).name
 RATES = {"friction": (391, 400), "over_friction": (3, 500), "baseline": (2, 400), "baseline_over_friction": (0, 500)}
 
-# Several commands in one process, each with its own token, since HF_ENDPOINT is read on import: imports are the slow part.
-# The client's waits between its attempts are cut short.
-RUN = """
-import contextlib, io, json, os, sys, time
-time.sleep = lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.1))
-from pushback_lib.cli import main
-for token, *words in json.loads(sys.argv[1]):
-    os.environ.pop("HF_TOKEN", None)
-    os.environ.update({"HF_TOKEN": token} if token else {})
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(["ship", "hub", *words])
-    print("CASE" + json.dumps({"code": code, "out": out.getvalue(), "err": err.getvalue()}), flush=True)
-"""
+# Each call of `hub` is a process of its own, forked from one that has loaded what takes long and knows nothing of the Hub:
+# huggingface_hub reads its environment when it is imported, so that every fork imports it anew.
+LOADED = ["bitsandbytes", "numpy", "pushback_lib.cli", "scipy.optimize", "torch", "torch._dynamo.repro.after_dynamo",
+          "torch._inductor.compile_fx", "torch.distributed.tensor"]  # fmt: skip
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(LOADED)
 
 
 def make_ship(folder: Path) -> Path:
@@ -65,14 +64,49 @@ def python(code: str, *words: str, **more: Any) -> subprocess.CompletedProcess[s
     return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, **more)
 
 
-def hub(url: str, home: Path, ship: Path, *calls: Sequence[str], ends: Sequence[int] = (0,), **more: Any) -> list[dict]:
+def hub(url: str, home: Path, ship: Path, *calls: Sequence[str], ends: Sequence[int] = (0,), env: dict[str, str] | None = None,
+        file_limit: int = 0) -> list[dict]:  # fmt: skip
     """Runs `pushback ship hub --folder ship WORDS` for each call (token or "", *words); returns "code", "out", "err" of each.
 
     Their codes must be `ends`. What the process says past them, such as a library's log, is added to the last one's `err`.
+    With `file_limit`, no file may grow beyond so many bytes.
     """
-    env = environment(url, home, **more.pop("env", {}))
-    run = python(RUN, json.dumps([[token, "--folder", str(ship), *words] for token, *words in calls]), env=env, **more)
-    found = [json.loads(line.removeprefix("CASE")) for line in run.stdout.splitlines() if line.startswith("CASE")]
-    assert [one["code"] for one in found] == list(ends), f"{found}\n{run.stderr}"
-    found[-1]["err"] += run.stderr
+    words = [(token, "--folder", str(ship), *more) for token, *more in calls]
+    with tempfile.TemporaryDirectory() as folder:
+        log, (ours, theirs) = Path(folder) / "log", FORKS.Pipe(duplex=False)
+        given = (environment(url, home, **(env or {})), words, log, theirs, file_limit)
+        child = FORKS.Process(target=_run, args=given)
+        child.start()
+        theirs.close()
+        found = []
+        with contextlib.suppress(EOFError):
+            while True:
+                found.append(ours.recv())
+        child.join()
+        said = log.read_text()
+    assert [one["code"] for one in found] == list(ends), f"{found}\n{said}"
+    found[-1]["err"] += said
     return found
+
+
+def _run(env: dict[str, str], calls: list[Sequence[str]], log: Path, answers: Connection, file_limit: int) -> None:
+    """The commands, each with its own token; the client's waits between its attempts are cut short."""
+    assert "huggingface_hub" not in sys.modules, "it would not see the environment"
+    out = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.environ.clear()
+    os.environ.update(env)
+    if file_limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    sleep = time.sleep
+    time.sleep = lambda seconds: sleep(min(seconds, 0.1))
+    from pushback_lib.cli import main
+
+    for token, *words in calls:
+        os.environ.pop("HF_TOKEN", None)
+        os.environ.update({"HF_TOKEN": token} if token else {})
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(["ship", "hub", *words])
+        answers.send({"code": code, "out": out.getvalue(), "err": err.getvalue()})
