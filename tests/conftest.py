@@ -18,9 +18,20 @@ ALONE = {
     "test_the_notebook_runs_and_keeps_its_promise": 40,
     "test_the_command_measures_and_writes": 40,
     "test_the_shipped_adapter_measures_what": 55,
-    "test_the_whole_flow_leaves_everything": 30,
     "test_every_python_block_of_the_card": 25,
     "test_a_run_tells_nobody": 15,
+}
+# About how many seconds the longest other files take; the rest are told by their slow tests.
+FILES = {
+    "tests/test_kills.py": 35,
+    "tests/ship/test_hub.py": 45,
+    "tests/train/test_guard.py": 45,
+    "tests/train/test_processes.py": 35,
+    "tests/model/test_voices.py": 30,
+    "tests/chat/test_local.py": 25,
+    "tests/ship/test_run.py": 25,
+    "tests/ship/test_ollama.py": 25,
+    "tests/measure/test_run.py": 25,
 }
 
 
@@ -73,6 +84,7 @@ def _share_out(items: list[pytest.Item]) -> None:
     for item in items:
         alone = [taken for name, taken in ALONE.items() if item.name.startswith(name)]
         seconds[_unit(item.nodeid)] += sum(alone) or (5 if item.get_closest_marker("slow") else 0.1)
+    seconds |= Counter(FILES)
     items.sort(key=lambda item: (-seconds[_unit(item.nodeid)], _unit(item.nodeid)))
 
 
