@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import random
@@ -30,6 +31,8 @@ sys.path.insert(0, str(ROOT))
 from loopback_server import KEY, MODEL, Loopback  # noqa: E402
 
 HALF = b'{"id": "engine-0-0'  # what a kill within a write leaves; such kills are rare, so it is also put there
+LIBRARIES = {"make": "openai", "eval": "peft transformers", "train": "datasets peft transformers trl",
+             "ship": "gguf peft transformers xllamacpp"}  # fmt: skip
 PARTS = (".part", ".old", ".lock", ".work")
 
 
@@ -242,13 +245,13 @@ def main() -> int:
     os.environ |= {"OPENAI_API_KEY": KEY, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     draw = random.Random(args.seed)
     with tempfile.TemporaryDirectory(prefix="pushback-kills-") as folder, server() as url:
-        import datasets, gguf, openai, peft, transformers, trl, xllamacpp  # noqa: E401, F401, I001
-
         jobs = {"make": lambda top: make_job(top, url), "train": train_job, "eval": eval_job, "ship": ship_job}
         chosen = [args.only] if args.only else list(jobs)
         for name in chosen:
             top = Path(folder).resolve() / name
             top.mkdir()
+            for library in LIBRARIES[name].split():
+                importlib.import_module(library)
             print(run(top, jobs[name](top), draw, args.kills // len(chosen)), flush=True)
     return 0
 

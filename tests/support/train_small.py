@@ -34,6 +34,10 @@ def records() -> list[Record]:
     return friction_records(45, seed=1)  # not a multiple of the batch: the last one of an epoch is short
 
 
+def few_validation_records(recipe: Recipe, train: list[Record]) -> list[Record]:
+    return validation_records(recipe, train)[::4]
+
+
 def digest(adapter: Path) -> str:
     return sha256_of(adapter / "adapter_model.safetensors")
 
@@ -43,7 +47,10 @@ def last_loss(training: Training) -> float:
 
 
 def start(job: str, out: Path, *launcher: str) -> subprocess.Popen[str]:
-    """One of the jobs below in a process of its own, on one thread; `launcher` goes between Python and this file."""
+    """One of the jobs below, or several as "disk+memory", in a process of its own, on one thread.
+
+    `launcher` goes between Python and this file.
+    """
     return subprocess.Popen([sys.executable, *launcher, __file__, job, str(out)], env={**os.environ, "OMP_NUM_THREADS": "1"},
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
 
@@ -96,7 +103,7 @@ def memory(out: Path) -> None:
 
     recipe = small(batch=256, max_length=512)
     try:
-        train_adapter(recipe, friction_records(512, 1), out, [at("on_train_begin", starve)])
+        train_adapter(recipe, friction_records(512, 1), out.with_name("none"), [at("on_train_begin", starve)])
     except PushbackError as error:
         _limit(resource.RLIMIT_AS, resource.RLIM_INFINITY)
         print(json.dumps({"says": str(error)}))
@@ -125,9 +132,10 @@ def processes(out: Path) -> None:
     run.make_trainer = listening
     recipe = small(epochs=1, patience=3, checkpoint_every=12)
     train = friction_records(100, seed=1)
-    training = train_adapter(recipe, train, out, validation=validation_records(recipe, train))
+    training = train_adapter(recipe, train, out, validation=few_validation_records(recipe, train))
     print(json.dumps({"rank": rank, "seen": seen, "best": training.best, "loss": last_loss(training)}), flush=True)
 
 
 if __name__ == "__main__":
-    {job.__name__: job for job in (plain, disk, memory, processes)}[sys.argv[1]](Path(sys.argv[2]))
+    for name in sys.argv[1].split("+"):
+        {job.__name__: job for job in (plain, disk, memory, processes)}[name](Path(sys.argv[2]))

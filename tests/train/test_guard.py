@@ -65,9 +65,15 @@ def test_an_interrupt_tells_how_to_go_on(tmp_path):
                       [at("on_step_end", interrupt, step=2)])  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def starved(tmp_path_factory):
+    """What two runs tell, one after the other in a process of their own: of no room on the disk, of no memory."""
+    return told(start("disk+memory", tmp_path_factory.mktemp("starved") / "adapter"))
+
+
 @pytest.mark.slow
-def test_no_memory_left_becomes_advice(tmp_path):
-    [found] = told(start("memory", tmp_path / "adapter"))
+def test_no_memory_left_becomes_advice(starved):
+    _, found = starved
     assert "Memory ran out: 'tiny' at sequence 512, batch 256" in found["says"]
     assert "would fit" in found["says"]
 
@@ -164,8 +170,8 @@ def test_a_run_killed_in_its_second_epoch_goes_on_exactly(tmp_path, uninterrupte
 
 
 @pytest.mark.slow
-def test_a_full_disk_loses_nothing(tmp_path, uninterrupted):
-    [found] = told(start("disk", tmp_path / "adapter"))
+def test_a_full_disk_loses_nothing(starved, uninterrupted):
+    found, _ = starved
     assert "has no room left" in found["says"]
     assert "The checkpoint of step 3 is complete; the same command with --resume continues from there" in found["says"]
     assert found["left"] == ["checkpoint-3"]

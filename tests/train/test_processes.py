@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from train_small import small, start, told
+from train_small import few_validation_records, small, start, told
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.language.corpus import friction_records
 from pushback_lib.model.recipe import recipe_for
-from pushback_lib.train.run import split_batch, train_adapter, validation_records
+from pushback_lib.train.run import split_batch, train_adapter
 
 CONFIGS = Path(__file__).parents[2] / "notebooks" / "guide" / "accelerate"
 
@@ -36,7 +36,7 @@ def test_no_example_is_trained_twice_and_only_the_first_process_writes(two):
 @pytest.mark.slow
 def test_two_processes_reach_what_one_reaches(two, tmp_path):
     recipe, train = small(epochs=1, patience=3, checkpoint_every=12), friction_records(100, seed=1)
-    alone = train_adapter(recipe, train, tmp_path / "adapter", validation=validation_records(recipe, train))
+    alone = train_adapter(recipe, train, tmp_path / "adapter", validation=few_validation_records(recipe, train))
     by_rank, _ = two
     assert by_rank[0]["best"] == by_rank[1]["best"]
     assert by_rank[0]["best"] == pytest.approx(alone.best, rel=0.15), "the order differs; see the guide for the spread"
