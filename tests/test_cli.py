@@ -50,15 +50,16 @@ def test_the_bundled_model_is_asked_in_its_own_language_however_it_is_written(mo
 
 
 PUSHBACK = [sys.executable, "-m", "pushback_lib.cli"]
+MARK_SOME = f"markers {DATA / 'micro.jsonl'} marked.jsonl"  # a command that prints, and loads nothing heavy
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
 
 
 @pytest.mark.parametrize(
     ("words", "env", "out", "code", "says"),
     [
-        ("fit --model tiny", {}, None, 1, ""),  # a pipe that nobody reads, as after `| head -1`
-        ("fit --model tiny", {}, "/dev/full", 2, "The output: No space left on device. Make room there"),
-        ("fit --model tiny", ASCII, "/dev/null", 0, ""),
+        (MARK_SOME, {}, None, 1, ""),  # a pipe that nobody reads, as after `| head -1`
+        (MARK_SOME, {}, "/dev/full", 2, "The output: No space left on device. Make room there"),
+        ("fit --model tiny", ASCII, "/dev/null", 0, ""),  # more than ASCII is printed
         (
             "fit --model caf\N{LATIN SMALL LETTER E WITH ACUTE}",
             ASCII,

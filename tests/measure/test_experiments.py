@@ -106,7 +106,7 @@ def test_on_the_bundled_model(tmp_path):
     """Dial 0 is the baseline; both experiments run, and write figures and pictures."""
     from peft.helpers import rescale_adapter_scale
 
-    kinds = {"false_claim", "true_claim", "harmful", "look_alike"}
+    kinds = {"harmful", "look_alike"}
     tiny = load_voices(recipe_for("tiny"))
     prompts = [prompt for prompt in complete_pairs(bundled_prompts(2)) if prompt.kind in kinds]
     run, some = local_run(tiny, prompts), prompts[:3]
@@ -124,7 +124,7 @@ def test_on_the_bundled_model(tmp_path):
 
     lines = list(run_all(tiny, prompts, tmp_path))
     assert any(line.startswith("recommended: ") for line in lines)
-    assert any(line.startswith("dial 0, validation: friction 0 % [0–66] of 2, over-friction 0 %") for line in lines)
+    assert any(line.startswith("dial 0, validation: friction 0 % [0–79] of 1, over-friction 0 %") for line in lines)
     found = json.loads((tmp_path / "dial.json").read_text(encoding="utf-8"))
     assert len(found["scales"]) == 14
     assert set(found["scales"][0]["friction"]) == {"hits", "n", "low", "high"}

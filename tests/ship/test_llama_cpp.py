@@ -89,7 +89,7 @@ def test_greedy_text_and_probabilities_equal_hugging_face_s_at_f32(server, token
 
 @pytest.mark.slow
 def test_many_calls_at_a_time_through_the_client_of_eval_and_data_bring_thought_and_answer():
-    talks = held_out_talks(seed=6)
+    talks = held_out_talks(seed=6)[::2]  # more than the slots, so that some wait
 
     async def ask(url):
         chat = OpenAIChat("friction", url)
