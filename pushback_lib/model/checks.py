@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from ..core.common import DATA, PushbackError, quiet
 from ..core.files import sha256_of
 from ..core.folders import TRAINING_FILE
-from .recipe import Recipe, check_architecture, config_for, read_json
+from .family import check_architecture
+from .recipe import Recipe, config_for, read_json
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from transformers import Qwen2Config
+    from transformers import PreTrainedConfig
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -35,7 +36,7 @@ TELLING = (
                                    "`save_pretrained`."),
     (r"^(?!.*\.lora_[AB]\.)", f"It holds trained weights beside LoRA, which no adapter can hold apart from its base. {MERGED}"),
     (r"^(?!base_model\.model\.model\.layers\.)", "Its names are of a wrapper around the model, such as one for pictures or "
-                                                 "for speed. Train it on the plain Qwen2ForCausalLM, or rename its tensors."),
+                                                 "for speed. Train it on the plain language model, or rename its tensors."),
 )  # fmt: skip
 
 Shapes = dict[str, tuple[int, ...]]  # of tensors, by name
@@ -163,7 +164,7 @@ def _lora_config(values: dict[str, Any], folder: Path) -> LoraConfig:
     return config
 
 
-def _check_shapes(folder: Path, found: Shapes, lora: LoraConfig, base: Qwen2Config) -> None:
+def _check_shapes(folder: Path, found: Shapes, lora: LoraConfig, base: PreTrainedConfig) -> None:
     """Raises PushbackError unless the file holds exactly the tensors that PEFT makes for this config on this base."""
     wanted = _wanted(folder, lora, base)
     outside = [name for name in wanted if ".layers." not in name]
@@ -185,7 +186,7 @@ def _check_shapes(folder: Path, found: Shapes, lora: LoraConfig, base: Qwen2Conf
     )
 
 
-def _wanted(folder: Path, lora: LoraConfig, base: Qwen2Config) -> Shapes:
+def _wanted(folder: Path, lora: LoraConfig, base: PreTrainedConfig) -> Shapes:
     """What PEFT makes of the config on this base, by the names that it saves; nothing is loaded or computed."""
     import torch
     from peft import LoraModel, get_peft_model_state_dict

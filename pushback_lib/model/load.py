@@ -8,12 +8,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.common import FRICTION, PushbackError, quiet
 from .checks import check_adapter, check_base
+from .family import Family, family_of
 from .recipe import Recipe, config_for, hub_config
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
-BOS, USER, ASSISTANT, EOS = "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"
 LOADS_AT_ONCE = 50e6  # parameters that load in less than a second, without a progress bar
 DRIVER_GIB = 0.45  # driver context and library workspaces: what nvidia-smi shows before the first tensor; an estimate
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # of a weight, with its share of the scales and of the scales' scales
@@ -116,6 +115,11 @@ def own_generation(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     )
 
 
+def family_for(recipe: Recipe) -> Family:
+    """The family of a recipe's base; raises as `config_for` does."""
+    return family_of(config_for(recipe))
+
+
 def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     """The base's tokenizer, padding on the left for generation, with the family's published chat template.
 
@@ -129,14 +133,14 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
         )
     except OSError as error:
         raise _not_loaded(recipe, error) from error
-    missing = [token for token in (BOS, USER, ASSISTANT, EOS) if token not in tokenizer.get_vocab()]
+    family = family_for(recipe)
+    missing = [token for token in family.tokens if token not in tokenizer.get_vocab()]
     if missing:
         raise PushbackError(
-            f"The tokenizer of {recipe.base} has no token {', '.join(missing)}, of which the chat template is made. Choose a "
-            "DeepSeek-R1-Distill-Qwen model, or one that was fine-tuned from it."
+            f"The tokenizer of {recipe.base} has no token {', '.join(missing)}, of which the chat template is made. "
+            f"Choose {family.choose}, or one that was fine-tuned from it."
         )
-    published = Path(find_spec("trl").origin).with_name("chat_templates") / "deepseek_r1_distill.jinja"
-    tokenizer.chat_template = published.read_text(encoding="utf-8")  # importing TRL for it takes longer than all the rest
+    tokenizer.chat_template = family.chat_template()
     return tokenizer
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.common import DATA, PushbackError
+from .family import R1_DISTILL, check_architecture
 
 if TYPE_CHECKING:
-    from transformers import Qwen2Config
+    from transformers import PreTrainedConfig
 
 
 TEMPERATURE, TOP_P = 0.6, 0.95  # the model card of DeepSeek-R1, "Usage Recommendations"
@@ -110,7 +111,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe_for(name: str) -> Recipe:
-    """The recipe of a size on the dial, or of any Qwen2 model: a Hub id (`owner/name`, `owner/name@revision`) or a folder.
+    """The recipe of a size on the dial, or a model of a known family: a Hub id (`owner/name`, `owner/name@commit`), a folder.
 
     Raises PushbackError for any other name, and for a model that this kit cannot train.
     """
@@ -151,7 +152,6 @@ def _like(count: int) -> Recipe:
     return next((recipe for recipe in sizes if recipe.parameters >= count), sizes[-1])
 
 
-ARCHITECTURE = "qwen2"
 HUB_TIMEOUT_SECONDS = 10  # for the Hub to answer
 _BUNDLED = "or turn the dial to tiny, which comes with the kit."
 SOURCE = "https://huggingface.co/deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}/blob/main/config.json"
@@ -159,7 +159,7 @@ SOURCE = "https://huggingface.co/deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}/blo
 # What the four models' config.json have in common. Read again in public files that quote them: ollama/ollama#9245 (14B),
 # likelovewant/ollama-for-amd#54 (7B), both the header that llama.cpp writes from config.json.
 _COMMON = {
-    "model_type": ARCHITECTURE, "hidden_act": "silu", "attention_dropout": 0.0, "initializer_range": 0.02,
+    "model_type": R1_DISTILL.model_type, "hidden_act": "silu", "attention_dropout": 0.0, "initializer_range": 0.02,
     "bos_token_id": 151643, "eos_token_id": 151643, "max_position_embeddings": 131072, "sliding_window": None,
     "use_sliding_window": False, "tie_word_embeddings": False, "use_cache": True,
 }  # fmt: skip
@@ -175,37 +175,25 @@ _FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attenti
            "vocab_size", "rms_norm_eps", "rope_theta")  # fmt: skip
 
 
-def published_config(name: str) -> Qwen2Config:
+def published_config(name: str) -> PreTrainedConfig:
     """The configuration of a published size, `1.5b`, `7b`, `14b` or `32b`. Raises PushbackError for any other name."""
     if name not in _SIZES:
         raise PushbackError(f"No published configuration called {name!r}. Choose one of: {', '.join(_SIZES)}.")
     return as_config({**_COMMON, **dict(zip(_FIELDS, _SIZES[name], strict=True))}, SOURCE.format(size=name.upper()))
 
 
-def check_architecture(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """The values of a config.json, if they are of a Qwen2 causal language model. Raises PushbackError otherwise."""
-    kind = config.get("model_type")
-    found = (config.get("architectures") or ["Qwen2ForCausalLM"])[0] if kind == ARCHITECTURE else kind
-    if found != "Qwen2ForCausalLM":
-        raise PushbackError(
-            f"{where} is of architecture {found!r}; this kit needs {ARCHITECTURE!r} (Qwen2ForCausalLM). Choose a "
-            f"DeepSeek-R1-Distill-Qwen model, {_BUNDLED}"
-        )
-    return config
-
-
-def as_config(values: dict[str, Any], source: str) -> Qwen2Config:
+def as_config(values: dict[str, Any], source: str) -> PreTrainedConfig:
     """A configuration from the values of a config.json. Raises PushbackError for another architecture or a missing value."""
     check_architecture(values, source)
     missing = [field for field in _FIELDS[:6] if not isinstance(values.get(field), int) or values[field] < 1]
     if missing:
         raise PushbackError(f"{source} does not say {', '.join(missing)}. Get the model's own config.json again.")
-    from transformers import Qwen2Config
+    from transformers import CONFIG_MAPPING
 
-    return Qwen2Config.from_dict({"tie_word_embeddings": False, **values})
+    return CONFIG_MAPPING[values["model_type"]].from_dict({"tie_word_embeddings": False, **values})
 
 
-def config_for(recipe: Recipe) -> Qwen2Config:
+def config_for(recipe: Recipe) -> PreTrainedConfig:
     """The configuration of a recipe's base: published, from its folder, or from the Hub (config.json alone).
 
     Raises PushbackError if it is of another architecture or damaged, or the Hub does not give it.
@@ -215,7 +203,7 @@ def config_for(recipe: Recipe) -> Qwen2Config:
     return _own_config(recipe.base, recipe.revision)
 
 
-def _own_config(base: str, revision: str | None) -> Qwen2Config:
+def _own_config(base: str, revision: str | None) -> PreTrainedConfig:
     if not Path(base).is_dir():
         return as_config(hub_config(base, revision), base)
     path = Path(base) / "config.json"
@@ -282,7 +270,7 @@ def _refused(model: str, revision: str | None, error: Exception) -> str:
     return f"{model} could not be loaded: {str(error).splitlines()[0]} Try again later, {_BUNDLED}"
 
 
-def parameters(config: Qwen2Config) -> int:
+def parameters(config: PreTrainedConfig) -> int:
     """How many parameters the model has, counted on the meta device; tied embeddings count once."""
     return _counted(config.to_json_string(use_diff=False))
 
@@ -290,8 +278,9 @@ def parameters(config: Qwen2Config) -> int:
 @lru_cache(maxsize=32)
 def _counted(text: str) -> int:
     import torch
-    from transformers import AutoModelForCausalLM, Qwen2Config
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+    values = json.loads(text)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(Qwen2Config.from_dict(json.loads(text)))
+        model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[values["model_type"]].from_dict(values))
     return sum(parameter.numel() for parameter in model.parameters())

@@ -87,7 +87,7 @@ def test_tied_embeddings_count_once_and_a_folder_is_read_from_its_config():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({**WHOLE, "model_type": "llama"}, "architecture 'llama'"),
+        ({**WHOLE, "model_type": "mistral"}, "architecture 'mistral'"),
         ({}, "architecture None"),
         ({**WHOLE, "architectures": ["Qwen2ForSequenceClassification"]}, "architecture 'Qwen2ForSequenceClassification'"),
         ({key: value for key, value in WHOLE.items() if key != "vocab_size"}, "does not say vocab_size"),
