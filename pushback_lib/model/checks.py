@@ -11,6 +11,7 @@ from ..core.common import DATA, PushbackError, quiet
 from ..core.files import sha256_of
 from ..core.folders import TRAINING_FILE
 from .family import check_architecture
+from .package import FOLDER, unpack_if_needed
 from .recipe import Recipe, config_for, read_json
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def weight_files(folder: str | Path) -> list[Path]:
 def _fix(folder: Path) -> str:
     if folder.resolve() == (DATA / "tiny" / "base").resolve():
         return "Get it back with `git checkout data/tiny/base`, or train it again with `pushback base`."
+    if folder == FOLDER:
+        return f"Delete {folder}: it is made again."
     return f"Give a folder with a complete model: config.json, tokenizer.json, and {WEIGHTS} or {INDEX} with all it names."
 
 
@@ -85,6 +88,7 @@ def tensors_of(path: Path, fix: str) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 def check_base(folder: str | Path) -> dict[str, Any]:
     """Config of a local base model whose files are complete. Raises PushbackError saying how to fix it otherwise."""
+    unpack_if_needed(folder)
     folder, fix = Path(folder), _fix(Path(folder))
     config = check_architecture(read_json(folder / "config.json", fix), f"The model in {folder}")
     read_json(folder / "tokenizer.json", fix)
@@ -101,6 +105,7 @@ def fingerprint(recipe: Recipe) -> str:
     """What an adapter remembers its base by: the SHA-256 of local weights, or the hub id and its revision."""
     if not recipe.is_local:
         return f"{recipe.base}@{recipe.revision}" if recipe.revision else recipe.base
+    unpack_if_needed(recipe.base)
     return f"sha256:{sha256_of(*weight_files(recipe.base))}"
 
 

@@ -115,7 +115,7 @@ def greedy(model: Any, tokenizer: Any, recipe: Recipe, conversations: Sequence[l
 
 
 def load_voices(recipe: Recipe, adapter: str | Path | None = None, four_bit: bool | None = True) -> Speaker:
-    """Loads base, tokenizer and adapter (by default the one shipped with the kit), in NF4 or in 16 bit.
+    """Loads base, tokenizer and adapter (by default the one shipped with the kit), as the recipe trains it or unquantised.
 
     With `four_bit=None`, for a chat: unquantised on a CPU, if that fits into free memory. NF4 saves memory and costs time: a
     CPU unpacks every weight again for each token.
@@ -125,5 +125,5 @@ def load_voices(recipe: Recipe, adapter: str | Path | None = None, four_bit: boo
     folder = Path(adapter or recipe.shipped_adapter)
     if four_bit is None:
         unpacked = weights_gib(recipe, four_bit=False) + CONVERSATION_GIB
-        four_bit = torch.cuda.is_available() or memory_gib()[0] < unpacked
+        four_bit = not recipe.four_bit or torch.cuda.is_available() or memory_gib()[0] < unpacked
     return Speaker(load_with_adapter(recipe, folder, four_bit), load_tokenizer(recipe), recipe, folder)

@@ -20,7 +20,8 @@ from ..core.common import BASELINE, FRICTION, PushbackError
 from ..core.files import replacing
 from ..model.checks import DTYPES, INDEX, WEIGHTS, check_base, tensors_of, weight_files
 from ..model.family import Family, family_of, splits_of
-from ..model.recipe import Recipe, as_config, read_json
+from ..model.package import unpack_if_needed
+from ..model.recipe import Recipe, as_config, config_for, read_json
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
@@ -58,6 +59,7 @@ def open_source(folder: str | Path) -> Source:
     from huggingface_hub.errors import StrictDataclassError
 
     folder = Path(folder)
+    unpack_if_needed(folder)
     if not folder.is_dir():
         raise PushbackError(f"No model folder at {folder}. {MERGE}")
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
@@ -169,11 +171,25 @@ def file_name(recipe: Recipe, voice: str, kind: str) -> str:
     return f"pushback-{plain or 'model'}-{voice}-{kind}.gguf"
 
 
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Raises PushbackError for a kind of GGUF that the kit does not write, and for none at all."""
+def odd_rows(recipe: Recipe) -> tuple[int, ...]:
+    """The widths of this model's matrices that a K-quant's blocks do not divide."""
+    from gguf import QK_K
+
+    widths = {shape[-1] for shape in _expected_shapes(config_for(recipe)).values() if len(shape) > 1}
+    return tuple(sorted(width for width in widths if width % QK_K))
+
+
+def check_kinds(kinds: Sequence[str], recipe: Recipe | None = None) -> None:
+    """Raises PushbackError for a kind of GGUF that the kit does not write, or not of this model, and for none at all."""
     unknown = [kind for kind in kinds if kind not in ALL_KINDS]
     if unknown or not kinds:
         raise PushbackError(f"No GGUF kind {repr(unknown[0]) if unknown else 'given'}. Choose from {', '.join(ALL_KINDS)}.")
+    k_quant = next((kind for kind in kinds if kind in K_QUANTS), None)
+    if k_quant and recipe and (odd := odd_rows(recipe)):
+        raise PushbackError(
+            f"{recipe.name} has matrices with rows of {odd[0]} numbers, which do not divide into the blocks of {k_quant}: they "
+            "would be stored in another format under its name. Take Q8_0."
+        )
 
 
 def write_gguf(

@@ -89,10 +89,15 @@ class LlamaCpp:
         return self.render([{"role": "user", "content": "a"}]).rstrip().endswith(OPEN)
 
     def chat(self, messages: Sequence[Message], max_tokens: int) -> tuple[str, str]:
-        """(thought, answer) of a greedy reply, split by llama.cpp, as any OpenAI client gets it."""
+        """(thought, answer) of a greedy reply, as any OpenAI client gets it.
+
+        llama.cpp splits them where its template opens the thought; else the tags come in the text.
+        """
         body = {"messages": _messages(messages), "max_tokens": max_tokens, **GREEDY}
         message = self._post("/v1/chat/completions", body)["choices"][0]["message"]
-        return (message.get("reasoning_content") or "").strip(), (message.get("content") or "").strip()
+        thought, said = (message.get("reasoning_content") or "").strip(), message.get("content") or ""
+        reply = split_reply(said, prefilled=False)
+        return thought or reply.thought, said.strip() if thought else reply.answer
 
     def log_probabilities(self, ids: Sequence[int]) -> np.ndarray:
         """Natural logarithms of the probability of every token after `ids`, shape (vocabulary,); float64."""

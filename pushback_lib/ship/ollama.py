@@ -148,6 +148,8 @@ def chat_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
 def licences(recipe: Recipe) -> tuple[str, ...]:
     """The licences of weights and adapter; for the distills as their model card names them, else where to look."""
     base, adapter = Path(recipe.base).resolve().name, f"Push-Back AI, friction adapter: {APACHE}"
+    if recipe.name == "english":
+        return (f"{base}, by Hugging Face: {APACHE}", adapter)
     if recipe.name == "tiny":
         return (f"Push-Back AI, model and adapter: {APACHE}",)
     if not base.startswith("DeepSeek-R1-Distill-Qwen"):

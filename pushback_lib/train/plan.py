@@ -209,8 +209,8 @@ def span(low: float, high: float, unit: str, digits: int = 1) -> str:
 def setting_for(recipe: Recipe, card: Card, length: int | None = None, batch: int | None = None) -> Setting:
     """How the kit would train this recipe on that card: see `model.load.compute_dtype` and `trainable_dtype`."""
     length, batch = length or recipe.max_length, batch or recipe.batch
-    four_bit = card.cuda or bitsandbytes_runs()
-    compute, adapter = (2, 2 if card.bf16 else 4) if card.cuda else (4, 2) if four_bit else (2, 4)
+    four_bit = recipe.four_bit and (card.cuda or bitsandbytes_runs())
+    compute, adapter = (2, 2 if card.bf16 and four_bit else 4) if card.cuda else (4, 2) if four_bit else (2, 4)
     optimizer = recipe.optimizer if card.cuda else "adamw_torch"
     return Setting(batch, length, recipe.rank, recipe.checkpointing, compute, adapter, optimizer, card.cuda,
                    padded=batch > 1, four_bit=four_bit)  # fmt: skip

@@ -9,7 +9,7 @@ from chatml_twin import twin
 from gguf_files import TALKS
 
 from pushback_lib.core.common import BASELINE, DATA, FRICTION, PushbackError
-from pushback_lib.core.records import load_records, prompt_messages, thought_text, to_messages
+from pushback_lib.core.records import prompt_messages, thought_text
 from pushback_lib.language.corpus import friction_records
 from pushback_lib.model.family import CHATML_LLAMA, FAMILIES, R1_DISTILL, check_architecture, family_of, splits_of
 from pushback_lib.model.load import family_for, load_tokenizer
@@ -110,17 +110,6 @@ def test_lengths_are_told_as_they_are_trained_on(small, trainer):
     assert token_lengths([*RECORDS, BARE], small) == [len(ids) for ids in trainer.train_dataset["input_ids"]]
 
 
-def test_every_record_of_the_english_data_is_learned_whole(small):
-    """In the twin's tokenizer, whose tokens are shorter than the real one's."""
-    record = next(record for record in load_records(DATA / "friction" / "train.jsonl") if record.history)
-    tokenizer = run.training_tokenizer(small)
-    found = tokenizer.apply_chat_template(to_messages(record, "S"), return_dict=True, return_assistant_tokens_mask=True)
-    learned = [id for id, mask in zip(found["input_ids"], found["assistant_masks"], strict=True) if mask]
-    earlier = "".join(f"{turn.content}<|im_end|>" for turn in record.history if turn.role == "assistant")
-    own = f"<think>\n{thought_text(record)}\n</think>\n\n{record.answer}<|im_end|>"
-    assert tokenizer.decode(learned) == earlier + own, "earlier replies are the prompt's, which the trainer leaves out"
-
-
 def test_the_baseline_answers_and_the_friction_voice_continues_a_given_thought(small, adapter):
     speaker = load_voices(small, adapter)
     talk = prompt_messages("The capital of France is Rome, right?", small.system)
@@ -159,7 +148,7 @@ def test_a_tokenizer_is_recognised_by_its_splits_and_tokens(small):
 
 def test_a_tokenizer_without_chatml_is_refused(small, tmp_path):
     base = shutil.copytree(small.base, tmp_path / "base")
-    text = (base / "tokenizer.json").read_text(encoding="utf-8").replace("<|im_end|>", "<|eot_id|>")
-    (base / "tokenizer.json").write_text(text, encoding="utf-8")
+    for path in (base / "tokenizer.json", base / "tokenizer_config.json"):
+        path.write_text(path.read_text(encoding="utf-8").replace("<|im_end|>", "<|eot_id|>"), encoding="utf-8")
     with pytest.raises(PushbackError, match=r"no token <\|im_end\|>.*Choose a SmolLM2 instruct model"):
         load_tokenizer(dataclasses.replace(small, base=str(base)))

@@ -36,8 +36,8 @@ def twin(folder: Path) -> Recipe:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=SIZE, hidden_size=96, intermediate_size=192, num_hidden_layers=2, num_attention_heads=6,
+    config = LlamaConfig(vocab_size=SIZE, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=8,
                          num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True, rms_norm_eps=1e-5,
                          rope_theta=1e5, initializer_range=0.2)  # fmt: skip
     save_base(LlamaForCausalLM(config), tokenizer(), folder)
-    return dataclasses.replace(recipe_for("tiny"), name=str(folder), base=str(folder), parameters=263_000)
+    return dataclasses.replace(recipe_for("tiny"), name=str(folder), base=str(folder), parameters=372_352)
