@@ -130,7 +130,7 @@ def _weights(reader: GGUFReader) -> dict[str, Tensor]:
     held, found = {tensor.name: tensor for tensor in reader.tensors}, {}
     for name, shape in ((name, values.shape) for name, values in model.named_parameters()):
         tensor = held[names.get_name(name, (".weight",))]
-        values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type)).reshape(shape).to(torch.bfloat16)
+        values = torch.tensor(dequantize(tensor.data, tensor.tensor_type)).reshape(shape).to(torch.bfloat16)
         found[name] = CHATML_LLAMA.hugging_face_rows(name, values, config).contiguous()
     return found
 
