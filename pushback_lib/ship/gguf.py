@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 from ..core.common import BASELINE, FRICTION, PushbackError
 from ..core.files import replacing
 from ..model.checks import DTYPES, INDEX, WEIGHTS, check_base, tensors_of, weight_files
+from ..model.gguf_file import read_gguf
 from ..model.load import ASSISTANT, BOS, EOS, USER
 from ..model.recipe import Recipe, as_config, read_json
 from ..train.base import QWEN2_SPLIT
 
 if TYPE_CHECKING:
-    from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
+    from gguf import GGMLQuantizationType, GGUFWriter
     from transformers import Qwen2Config
 
 KINDS = ("F32", "F16", "BF16", "Q8_0")
@@ -336,18 +337,6 @@ def check_room(out: Path, need: int) -> None:
             f"{out} needs up to {need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free in {folder}. Free some room, or choose "
             "another folder or a smaller kind."
         )
-
-
-def read_gguf(path: str | Path) -> GGUFReader:
-    """Header and tensors of a GGUF file. Raises PushbackError if it is missing or not complete."""
-    from gguf import GGUFReader
-
-    if not Path(path).is_file():
-        raise PushbackError(f"No GGUF file at {path}. Make one with `pushback ship gguf`.")
-    try:
-        return GGUFReader(path)
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        raise PushbackError(f"{path} is not a complete GGUF file ({error}). Write it again: `pushback ship gguf`.") from error
 
 
 def quantise(f32: str | Path, out: str | Path, kind: str = "Q4_K_M", *, threads: int = 2) -> Path:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.common import PushbackError
 from ..core.records import Message, Reply, split_reply
-from ..model.load import BOS
-from ..model.recipe import PLAIN_SAMPLING
-from .gguf import read_gguf
+from .gguf_file import read_gguf
+from .load import BOS
+from .recipe import PLAIN_SAMPLING
 
 if TYPE_CHECKING:
     import numpy as np
