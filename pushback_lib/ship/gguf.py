@@ -187,6 +187,11 @@ def file_name(recipe: Recipe, voice: str, kind: str) -> str:
     return f"pushback-{plain or 'model'}-{voice}-{kind}.gguf"
 
 
+def base_name(recipe: Recipe) -> str:
+    """What a file's header calls the base."""
+    return "Push-Back AI tiny base" if recipe.name == "tiny" else Path(recipe.base).resolve().name
+
+
 def check_kinds(kinds: Sequence[str]) -> None:
     """Raises PushbackError for a kind of GGUF that the kit does not write, and for none at all."""
     unknown = [kind for kind in kinds if kind not in ALL_KINDS]
@@ -228,7 +233,7 @@ def write_gguf(
     _add_tokenizer(writer, source, pre_tokenizer)
     types = _add_tensors(writer, source, kind)
     check_room(out, sum(tensor.nbytes for tensor in writer.tensors[0].values()) + HEADER_BYTES)
-    with _writing(out) as part:
+    with writing(out) as part:
         _write(writer, part, source, types)
     return out
 
@@ -257,7 +262,7 @@ def _add_model(writer: GGUFWriter, source: Source, kind: str, recipe: Recipe | N
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     if recipe:
         writer.add_base_model_count(1)
-        writer.add_base_model_name(0, "Push-Back AI tiny base" if recipe.name == "tiny" else Path(recipe.base).resolve().name)
+        writer.add_base_model_name(0, base_name(recipe))
         writer.add_base_model_repo_url(0, "" if local else f"https://huggingface.co/{recipe.base}")
 
 
@@ -317,7 +322,7 @@ def _write(writer: GGUFWriter, part: Path, source: Source, types: dict[str, GGML
 
 
 @contextmanager
-def _writing(out: Path) -> Iterator[Path]:
+def writing(out: Path) -> Iterator[Path]:
     """`replacing`, with a PushbackError for a disk that fills up meanwhile."""
     try:
         with replacing(out) as part:
@@ -366,7 +371,7 @@ def quantise(f32: str | Path, out: str | Path, kind: str = "Q4_K_M", *, threads:
     params = llama_cpp.LlamaModelQuantizeParams()
     params.ftype, params.nthread = int(LlamaFileType[f"MOSTLY_{kind}"]), threads
     llama_cpp.disable_logging()
-    with _writing(out) as part:
+    with writing(out) as part:
         try:
             llama_cpp.model_quantize(str(f32), str(part), params)
         except RuntimeError as error:
