@@ -259,7 +259,7 @@ def run_import(args: argparse.Namespace) -> int:
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     train = _command(commands, "train", run_train, "fine-tune a friction adapter with QLoRA; resumes")
-    _model_option(train, "size on the dial (tiny, 1.5b, 7b, 14b, 32b), Hub id (owner/name@revision) or folder")
+    _model_option(train, "size on the dial (tiny, english, 1.5b, 7b, 14b, 32b), Hub id (owner/name@revision) or folder")
     add = train.add_argument
     add("--data", help="records to train on (JSON Lines), or a folder with train.jsonl; default: what the size calls for")
     add("--validation", help="records for early stopping; default: validation.jsonl of --data, else what the size calls for")
@@ -453,7 +453,7 @@ def _local(args: argparse.Namespace) -> tuple[str, list[Response]]:
 def _in_llama_cpp(args: argparse.Namespace) -> tuple[str, list[Response]]:
     with Pair(args.gguf, args.lora, slots=SLOTS, context=2048) as pair:
         run = llama_run(pair, _prompts(args, pair.header.language), _how(args))
-        chats = {voice: OpenAIChat(voice, server.base_url, timeout=args.timeout, plain=True)
+        chats = {voice: OpenAIChat(voice, server.base_url, timeout=args.timeout, plain=True, opens_thought=server.opens_thought)
                  for voice, server in pair.servers.items()}  # fmt: skip
         return f"{pair.header.base} in llama.cpp", _run(
             run_server(chats, run, args.out / "responses.jsonl", args.concurrency), *chats.values()
@@ -514,7 +514,7 @@ def _add_ship(commands: argparse._SubParsersAction) -> None:
     everything = _command(
         steps, "all", run_ship, "merged weights, GGUF files, Modelfile, model card, and a table of the formats"
     )
-    _format_options(everything, "runs/ship", "F32, Q8_0, Q4_K_M; F32 is always made")
+    _format_options(everything, "runs/ship", "F32, Q8_0 and, where its rows allow it, Q4_K_M; F32 is always made")
     add = everything.add_argument
     add("-n", type=_positive, default=20, help="held-out prompts of each kind for the table (20)")
     add("--figures", type=Path, help="figures.json of `pushback eval`, for the card; default: OUT's, or the kit's")

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from ..core.common import FRICTION, VOICES, PushbackError
 from ..core.records import OPEN, Message, Reply, split_reply
 from .gguf_file import Lora, check_pair, read_gguf
-from .load import BOS
 from .recipe import PLAIN_SAMPLING
 
 if TYPE_CHECKING:
     import httpx
     import numpy as np
+    from gguf import GGUFReader
 
 REPLY_TIMEOUT_SECONDS = 600
 GREEDY = {"temperature": 0.0, **PLAIN_SAMPLING}
@@ -46,8 +46,10 @@ class LlamaCpp:
     ) -> None:  # fmt: skip
         import httpx
 
-        tokens = (lora.base if lora else read_gguf(gguf)).fields.get("tokenizer.ggml.tokens")
+        header = lora.base if lora else read_gguf(gguf)
+        tokens = header.fields.get("tokenizer.ggml.tokens")
         self.vocabulary, self.context = len(tokens.data) if tokens else 0, context
+        self._bos = _added_in_front(header)
         params = _params(Path(gguf), exact, slots, threads, context, name or Path(gguf).stem)
         if lora:
             _take_adapter(params, lora, on_top)
@@ -75,11 +77,12 @@ class LlamaCpp:
         return self._post("/tokenize", body)["tokens"]
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt as llama.cpp's own Jinja engine renders it, up to and with the opened thought.
+        """The prompt as llama.cpp's own Jinja engine renders it, up to and with the thought that it may open.
 
-        llama.cpp takes BOS out of the text and puts it in front as a token; here it stands in the text again.
+        Where the file says so, llama.cpp takes BOS out of the text and puts it in front as a token; here it stands in the text
+        again.
         """
-        return BOS + self._post("/apply-template", {"messages": _messages(messages)})["prompt"]
+        return self._bos + self._post("/apply-template", {"messages": _messages(messages)})["prompt"]
 
     @cached_property
     def opens_thought(self) -> bool:
@@ -87,12 +90,12 @@ class LlamaCpp:
         return self.render([{"role": "user", "content": "a"}]).rstrip().endswith(OPEN)
 
     def complete(self, prompt: str | Sequence[int], max_tokens: int, **options: Any) -> Reply:
-        """Greedy continuation of a rendered prompt (or of token ids); the text begins inside the thought."""
+        """Greedy continuation of a rendered prompt, or of its ids; the text begins inside the thought if that opens it."""
         ids = self.tokenise(prompt) if isinstance(prompt, str) else list(prompt)
         body = {"prompt": ids, "n_predict": max_tokens, "return_tokens": True, **GREEDY, **options}
         found = self._post("/completion", body)
         return split_reply(
-            found["content"], tokens=len(found["tokens"]), ids=tuple(found["tokens"]),
+            found["content"], prefilled=self.opens_thought, tokens=len(found["tokens"]), ids=tuple(found["tokens"]),
             end="stop" if found["stop_type"] == "eos" else "length",
             first_token=0.0, seconds=found["timings"]["predicted_ms"] / 1000,
         )  # fmt: skip
@@ -109,10 +112,15 @@ class LlamaCpp:
                     yield _piece(json.loads(line.removeprefix("data: ")))
 
     def chat(self, messages: Sequence[Message], max_tokens: int) -> tuple[str, str]:
-        """(thought, answer) of a greedy reply, split by llama.cpp, as any OpenAI client gets it."""
+        """(thought, answer) of a greedy reply, as any OpenAI client gets it.
+
+        llama.cpp splits them where its template opens the thought; else the tags come in the text.
+        """
         body = {"messages": _messages(messages), "max_tokens": max_tokens, **GREEDY}
         message = self._post("/v1/chat/completions", body)["choices"][0]["message"]
-        return (message.get("reasoning_content") or "").strip(), (message.get("content") or "").strip()
+        thought, said = (message.get("reasoning_content") or "").strip(), message.get("content") or ""
+        reply = split_reply(said, prefilled=False)
+        return thought or reply.thought, said.strip() if thought else reply.answer
 
     def log_probabilities(self, ids: Sequence[int], **options: Any) -> np.ndarray:
         """Natural logarithms of the probability of every token after `ids`, shape (vocabulary,); float64."""
@@ -149,6 +157,12 @@ def _piece(found: dict[str, Any]) -> tuple[str, int, str]:
     end = {"eos": "stop"}.get(found.get("stop_type", ""), "length") if found["stop"] else ""
     tokens = found["tokens_predicted"] - (end == "stop") if end or found["content"] else 0
     return found["content"], tokens, end
+
+
+def _added_in_front(header: GGUFReader) -> str:
+    """BOS, where the header asks the runtime to put it in front of every prompt; else nothing."""
+    adds, at, tokens = (header.get_field(f"tokenizer.ggml.{name}") for name in ("add_bos_token", "bos_token_id", "tokens"))
+    return str(tokens.contents(int(at.contents()))) if adds and adds.contents() and at and tokens else ""
 
 
 def _nfc(text: str) -> str:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.common import BASELINE, FRICTION, PushbackError
 from ..core.folders import claim_folder
+from ..model import package
 from ..model.checks import ADAPTER_WEIGHTS, check_adapter
 from ..model.gguf_file import NORMS, PREFIX, A, B, LoraHeader, fingerprint_of
 from ..model.load import load_tokenizer
 from ..model.recipe import RECIPES, Recipe
 from .gguf import (
-    CHAT_TEMPLATE,
     HEADER_BYTES,
     Source,
     base_name,
@@ -44,7 +44,8 @@ def ship_lora(recipe: Recipe, adapter: str | Path, out: str | Path, kind: str = 
     fit together or is of no such kind.
     """
     _check_kind(kind)
-    check_kinds([base] if base else ["F16"])
+    if base:
+        check_kinds([base], recipe)
     config = check_adapter(adapter, recipe)
     source = open_source(_base_folder(recipe))
     name = file_name(recipe, f"{FRICTION}-lora", kind)
@@ -84,8 +85,11 @@ def _base_folder(recipe: Recipe) -> Path:
 
 def _modelfile(recipe: Recipe, name: str, base: str | None) -> Modelfile:
     """The Modelfile of base and adapter. Raises PushbackError for a name that Ollama does not take."""
-    published = not recipe.is_local and recipe.name in RECIPES and not base
-    made_from = f"deepseek-r1:{recipe.name}" if published else file_name(recipe, BASELINE, base or "Q8_0")
+    made_from = file_name(recipe, BASELINE, base or "Q8_0")
+    if not base and recipe.base == str(package.FOLDER):
+        made_from = package.FILE
+    elif not base and recipe.name in RECIPES and not recipe.is_local:
+        made_from = f"deepseek-r1:{recipe.name}"  # in Ollama's library
     made = replace(Modelfile.for_recipe(recipe, load_tokenizer(recipe), made_from), adapter=name)
     return Modelfile.read(made.text)
 
@@ -122,8 +126,8 @@ def _add_header(writer: GGUFWriter, source: Source, recipe: Recipe, alpha: float
     writer.add_base_model_count(1)
     writer.add_base_model_name(0, base)
     writer.add_base_model_repo_url(0, "" if recipe.is_local else f"https://huggingface.co/{recipe.base}")
-    header = LoraHeader(base, recipe.parameters, fingerprint_of(_norms(source)), recipe.language, recipe.system, CHAT_TEMPLATE,
-                        recipe.max_new_tokens)  # fmt: skip
+    header = LoraHeader(base, recipe.parameters, fingerprint_of(_norms(source)), recipe.language, recipe.system,
+                        source.family.gguf_template, recipe.max_new_tokens)  # fmt: skip
     for key, value in asdict(header).items():
         (writer.add_uint64 if isinstance(value, int) else writer.add_string)(PREFIX + key, value)
 
@@ -156,10 +160,11 @@ def _tensors(source: Source, config: LoraConfig, weights: Path) -> Iterator[tupl
 
     with safe_open(weights, framework="pt") as file:
         for module, scaling in _scalings(source, config).items():
-            a, b = (file.get_tensor(f"base_model.{module}.lora_{part}.weight").float().numpy() for part in "AB")
-            name = _name(source, f"{module.removeprefix('model.')}.weight")
-            yield name + A, a
-            yield name + B, b * (scaling * len(a) / config.lora_alpha)
+            a, b = (file.get_tensor(f"base_model.{module}.lora_{part}.weight").float() for part in "AB")
+            name = f"{module.removeprefix('model.')}.weight"
+            b = source.family.gguf_rows(name, b, source.config) * (scaling * len(a) / config.lora_alpha)
+            yield _name(source, name) + A, a.numpy()
+            yield _name(source, name) + B, b.numpy()
 
 
 def _scalings(source: Source, config: LoraConfig) -> dict[str, float]:
