@@ -47,7 +47,7 @@ def ship_lora(recipe: Recipe, adapter: str | Path, out: str | Path, kind: str = 
     if base:
         check_kinds([base], recipe)
     config = check_adapter(adapter, recipe)
-    source = open_source(_base_folder(recipe))
+    source = open_source(base_folder(recipe))
     name = file_name(recipe, f"{FRICTION}-lora", kind)
     modelfile = _modelfile(recipe, name, base)
     with claim_folder(out, [adapter, recipe.base_folder]):
@@ -60,7 +60,7 @@ def write_lora(recipe: Recipe, adapter: str | Path, out: str | Path, kind: str =
     """Writes the adapter's file alone, under its final name only when complete; returns `out`. Raises as `ship_lora` does."""
     _check_kind(kind)
     config = check_adapter(adapter, recipe)
-    return _write(open_source(_base_folder(recipe)), config, recipe, Path(adapter), Path(out), kind)
+    return _write(open_source(base_folder(recipe)), config, recipe, Path(adapter), Path(out), kind)
 
 
 def _check_kind(kind: str) -> None:
@@ -68,7 +68,7 @@ def _check_kind(kind: str) -> None:
         raise PushbackError(f"No kind {kind!r} of an adapter's file. Choose from {', '.join(KINDS)}.")
 
 
-def _base_folder(recipe: Recipe) -> Path:
+def base_folder(recipe: Recipe) -> Path:
     """The folder of the base's files: its own, or that of the Hub's cache, into which they are fetched if need be."""
     if recipe.is_local:
         return Path(recipe.base)

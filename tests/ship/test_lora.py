@@ -9,17 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chatml_twin import twin
 from gguf import GGUFReader
-from gguf_files import TINY, adapter, baseline, held_out_talks
+from gguf_files import TINY, adapter, baseline
 from gguf_official import official_lora
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
-from pushback_lib.core.common import PushbackError
+from pushback_lib.core.common import BASELINE, PushbackError
+from pushback_lib.core.records import prompt_messages
 from pushback_lib.model.gguf_file import check_pair
 from pushback_lib.model.llama_cpp import LlamaCpp, share
 from pushback_lib.model.load import load_base, load_tokenizer
+from pushback_lib.model.package import package_file
+from pushback_lib.model.recipe import Recipe
 from pushback_lib.model.voices import load_voices
+from pushback_lib.ship.gguf import write_gguf
 from pushback_lib.ship.lora import MODELFILE, ship_lora, write_lora
 from pushback_lib.ship.ollama import UNTRIED, Modelfile
 
@@ -34,7 +39,7 @@ def differences(speaker, gguf, lora, dials=(1.0, 0.5, 0.0)):
     """For each dial how far llama.cpp's log-probabilities are from PEFT's, and how far the dial moves them at least."""
     own = {layer: layer.scaling["friction"] for layer in speaker.model.modules() if hasattr(layer, "lora_A")}
     with LlamaCpp(gguf, lora=check_pair(gguf, lora), exact=True) as server:
-        prompt = server.render(held_out_talks(3)[0])
+        prompt = server.render(prompt_messages("The capital of France is Rome, right?", speaker.recipe.system))
         ids = server.tokenise(prompt)
         assert ids == speaker.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         found = []
@@ -74,11 +79,11 @@ VARIANTS = {
 }
 
 
-def random_adapter(folder: Path, **options) -> Path:
-    """An adapter of random numbers for the bundled base."""
+def random_adapter(recipe: Recipe, folder: Path, **options) -> Path:
+    """An adapter of random numbers for a base."""
     torch.manual_seed(1)
     config = LoraConfig(**{"r": 8, "lora_alpha": 12, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | options)
-    model = get_peft_model(load_base(TINY, four_bit=False), config)
+    model = get_peft_model(load_base(recipe, four_bit=False), config)
     for name, values in model.named_parameters():
         if "lora_B" in name:
             values.data.normal_(std=0.05)
@@ -86,13 +91,45 @@ def random_adapter(folder: Path, **options) -> Path:
     return folder
 
 
+def on_its_base(recipe: Recipe, folder: Path, **options):
+    """`differences` of a random adapter for a base, both written in F32."""
+    made = random_adapter(recipe, folder / "adapter", **options)
+    base = write_gguf(recipe.base, folder / "base.gguf", "F32", recipe, BASELINE)
+    return differences(load_voices(recipe, made, four_bit=False), base, write_lora(recipe, made, folder / "lora.gguf", "F32"))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_scales_otherwise_than_by_one_alpha_and_rank_is_written_so_that_it_counts(tmp_path, variant):
-    folder = random_adapter(tmp_path / "adapter", **VARIANTS[variant])
-    speaker = load_voices(TINY, folder, four_bit=False)
-    far, moved = differences(speaker, baseline("F32"), write_lora(TINY, folder, tmp_path / "a.gguf", "F32"))
+    far, moved = on_its_base(TINY, tmp_path, **VARIANTS[variant])
     assert max(far) < 1e-3, far
     assert moved > 0.01
+
+
+def test_a_llama_whose_rows_llama_cpp_wants_in_another_order_has_peft_s_logits_too(tmp_path):
+    far, moved = on_its_base(twin(tmp_path / "twin"), tmp_path)
+    assert max(far) < 1e-3, far
+    assert moved > 0.1
+
+
+def test_with_rows_in_the_order_of_transformers_it_would_not(tmp_path, monkeypatch):
+    small = twin(tmp_path / "twin")
+    made = random_adapter(small, tmp_path / "adapter")
+    base = write_gguf(small.base, tmp_path / "base.gguf", "F32", small, BASELINE)
+    monkeypatch.setattr("pushback_lib.model.family.Family.gguf_rows", lambda self, name, values, config: values)
+    lora = write_lora(small, made, tmp_path / "lora.gguf", "F32")
+    far, _ = differences(load_voices(small, made, four_bit=False), base, lora, dials=(1.0, 0.0))
+    assert far[0] > 0.05
+    assert far[1] < 1e-3, "without the adapter nothing is amiss"
+
+
+@pytest.mark.slow
+def test_the_english_adapter_belongs_to_the_file_in_the_package_and_has_peft_s_logits(english, tmp_path):
+    far, moved = on_its_base(english, tmp_path)
+    assert max(far) < 1e-2, far
+    assert moved > 0.1
+    assert check_pair(package_file(), tmp_path / "lora.gguf").header.base == "SmolLM2-135M-Instruct"
+    *_, modelfile = ship_lora(english, tmp_path / "adapter", tmp_path / "out")
+    assert Modelfile.read(modelfile.read_text(encoding="utf-8")).gguf == package_file().name
 
 
 def test_every_matrix_is_there_as_it_was_trained():
