@@ -10,10 +10,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from .chat.backend import Backend, Settings
+from .chat.llama import LlamaVoices
+from .chat.local import LocalVoices
+from .chat.terminal import talk
 from .core.common import BASELINE, DATA, FRICTION, OLLAMA_URL, PushbackError, __version__
 from .core.files import replacing
 from .core.folders import alone, check_folder, claim_folder
@@ -34,12 +38,15 @@ from .measure.markers.card import write_card as write_detector_card
 from .measure.markers.file import mark_file
 from .measure.prompts import PROMPTS, Prompt, bundled_prompts, language_of, load_prompts, short_prompts
 from .measure.report import pair_text, write_report, write_results
-from .measure.run import Sampling, evaluate, run_server, save_responses, server_run
+from .measure.run import Sampling, evaluate, llama_run, run_server, save_responses, server_run
+from .model.llama_cpp import Pair
 from .model.recipe import SYSTEM, TINY_SYSTEM, Recipe, chosen_size, recipe_for
 from .model.server import OLLAMA_API, Chat, OpenAIChat
 from .model.voices import load_voices
 from .ship import hub
 from .ship.card import write_adapter_card
+from .ship.lora import KINDS as LORA_KINDS
+from .ship.lora import ship_lora
 from .ship.ollama import QUANTISATIONS, create_model
 from .ship.run import TAKE_HOME, ship_all, ship_gguf
 from .train.base import BaseRecipe, train_base
@@ -52,6 +59,7 @@ SCRIPTED_BRIEFS = DATA / "tiny" / "briefs.jsonl"  # behaviours only: the scripte
 BUNDLED = "bundled"  # as --prompts: the small language's test
 SHOWN = ("false_claim", "missing_detail", "harmful")
 LOGS = ("tensorboard", "trackio")
+SLOTS = 4  # replies that llama.cpp generates at a time for each voice
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="pushback", description="Build, measure and ship a language model that pushes back.")
     top.add_argument("--version", action="version", version=f"pushback {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_data, _add_train, _add_fit, _add_eval, _add_markers, _add_ship):
+    for add in (_add_demo, _add_data, _add_train, _add_fit, _add_chat, _add_eval, _add_markers, _add_ship):
         add(commands)
     return top
 
@@ -320,11 +328,56 @@ def run_fit(args: argparse.Namespace) -> int:
     return 0 if found.fits else 1
 
 
+def _add_chat(commands: argparse._SubParsersAction) -> None:
+    chat = _command(commands, "chat", run_chat, "ask both voices in the terminal, or each line of a pipe; Ctrl-D ends it")
+    _voice_options(chat)
+    _llama_options(chat.add_argument)
+    add = chat.add_argument
+    add("--dial", type=_dial, default=1.0, help="the adapter's share: 0 is the baseline, 1 as trained (1)")
+    add("--temperature", type=float, default=0.0, help="0 (default): always the likeliest token")
+    add("--seed", type=int, default=0, help="for temperatures above 0; default: 0")
+
+
+def _llama_options(add: Any) -> None:
+    add("--gguf", type=Path, metavar="BASE", help="let llama.cpp speak: a GGUF file of the base; needs --lora")
+    add("--lora", type=Path, metavar="ADAPTER", help="the adapter's file, of `pushback ship lora`; needs --gguf")
+
+
+def _dial(text: str) -> float:
+    if not 0 <= (number := float(text)) <= 2:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2")
+    return number
+
+
+def _in_llama(args: argparse.Namespace) -> bool:
+    """Whether llama.cpp is to speak. Raises PushbackError for half of a pair of files, and for an adapter of another sort."""
+    if bool(args.gguf) != bool(args.lora):
+        given, lacks = ("--gguf", "--lora") if args.gguf else ("--lora", "--gguf")
+        raise PushbackError(f"{given} needs {lacks} too: llama.cpp takes the base's file and the adapter's. The adapter's is "
+                            "written by `pushback ship lora`.")  # fmt: skip
+    if args.gguf and args.adapter:
+        raise PushbackError("--adapter is a folder, for transformers; with --gguf the adapter is --lora. Drop one of the two.")
+    return bool(args.gguf)
+
+
+def run_chat(args: argparse.Namespace) -> int:
+    """Chats until the input ends; 1 if a reply failed."""
+    voices: Backend = LlamaVoices(args.gguf, args.lora) if _in_llama(args) else _local_voices(args)
+    with closing(voices):
+        voices.dial = args.dial
+        return talk(voices, Settings(args.seed, args.temperature, voices.max_tokens))
+
+
+def _local_voices(args: argparse.Namespace) -> Backend:
+    return LocalVoices(load_voices(*_recipe_and_adapter(args), four_bit=None))
+
+
 def _add_eval(commands: argparse._SubParsersAction) -> None:
     evaluate = _command(
         commands, "eval", run_eval, "ask both voices the eval set, judge the answers and report; resumes", ("out",)
     )
     _voice_options(evaluate)
+    _llama_options(evaluate.add_argument)
     _asking_options(evaluate.add_argument)
     _running_options(evaluate.add_argument)
     experiments = _command(commands, "experiments", run_experiments, "the friction dial, and whether the thinking matters",
@@ -368,9 +421,7 @@ def run_eval(args: argparse.Namespace) -> int:
     if args.samples > 1 and args.temperature == 0:
         raise PushbackError(f"--samples {args.samples} at temperature 0 would give one reply {args.samples} times. Add "
                             "--temperature 0.6, or drop --samples.")  # fmt: skip
-    prompts = _prompts(args)
-    rows = _server(args, prompts) if args.backend == "server" else _local(args, prompts)
-    model = args.model if args.backend == "local" else args.friction
+    model, rows = _in_llama_cpp(args) if _in_llama(args) else _server(args) if args.backend == "server" else _local(args)
     found = write_report(args.out, rows, f"Baseline against friction: {model}", judge=_judge(args, rows))
     if args.export:
         print("\n".join(f"for inspect: {path}" for path in export_inspect(args.out / "inspect", rows)))
@@ -378,10 +429,10 @@ def run_eval(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prompts(args: argparse.Namespace) -> list[Prompt]:
-    """The prompts that were asked for."""
-    bundled = args.backend == "local" and recipe_for(args.model).language == "bundled"
-    name = args.prompts or (BUNDLED if bundled else str(PROMPTS))
+def _prompts(args: argparse.Namespace, language: str = "") -> list[Prompt]:
+    """The prompts that were asked for; by default in the `language`, or else that of the local model."""
+    language = language or (recipe_for(args.model).language if args.backend == "local" else "english")
+    name = args.prompts or (BUNDLED if language == "bundled" else str(PROMPTS))
     prompts = bundled_prompts() if name == BUNDLED else load_prompts(name)
     chosen = [prompt for prompt in prompts if args.split in ("all", prompt.split)]
     if not chosen:
@@ -393,18 +444,32 @@ def _how(args: argparse.Namespace) -> Sampling:
     return Sampling(args.seed, args.temperature, args.samples, args.max_tokens)
 
 
-def _local(args: argparse.Namespace, prompts: list[Prompt]) -> list[Response]:
-    return evaluate(load_voices(*_recipe_and_adapter(args)), prompts, args.out / "responses.jsonl", _how(args), args.batch)
+def _local(args: argparse.Namespace) -> tuple[str, list[Response]]:
+    """The model's name, and the replies; so the two below."""
+    prompts, out = _prompts(args), args.out / "responses.jsonl"
+    return args.model, evaluate(load_voices(*_recipe_and_adapter(args)), prompts, out, _how(args), args.batch)
 
 
-def _server(args: argparse.Namespace, prompts: list[Prompt]) -> list[Response]:
+def _in_llama_cpp(args: argparse.Namespace) -> tuple[str, list[Response]]:
+    with Pair(args.gguf, args.lora, slots=SLOTS, context=2048) as pair:
+        run = llama_run(pair, _prompts(args, pair.header.language), _how(args))
+        chats = {voice: OpenAIChat(voice, server.base_url, timeout=args.timeout, plain=True, opens_thought=server.opens_thought)
+                 for voice, server in pair.servers.items()}  # fmt: skip
+        return f"{pair.header.base} in llama.cpp", _run(
+            run_server(chats, run, args.out / "responses.jsonl", args.concurrency), *chats.values()
+        )
+
+
+def _server(args: argparse.Namespace) -> tuple[str, list[Response]]:
+    prompts = _prompts(args)
     if not (args.baseline and args.friction):
         raise PushbackError("--backend server needs two models. Pass --baseline NAME and --friction NAME.")
     system = args.system if args.system is not None else TINY_SYSTEM if language_of(prompts) == BUNDLED else SYSTEM
     names = {BASELINE: args.baseline, FRICTION: args.friction}
     chats = {voice: OpenAIChat(name, args.base_url, timeout=args.timeout, plain=True) for voice, name in names.items()}
     run = server_run(chats, system, prompts, _how(args))
-    return _run(run_server(chats, run, args.out / "responses.jsonl", args.concurrency), *chats.values())
+    out = args.out / "responses.jsonl"
+    return args.friction, _run(run_server(chats, run, out, args.concurrency), *chats.values())
 
 
 def _judge(args: argparse.Namespace, rows: Sequence[Response]) -> Comparison | None:
@@ -456,6 +521,14 @@ def _add_ship(commands: argparse._SubParsersAction) -> None:
     gguf = _command(steps, "gguf", run_gguf, "only the friction voice's GGUF file, and a Modelfile for it")
     _format_options(gguf, "runs/gguf", "Q8_0; the Modelfile names the first")
     gguf.add_argument("--merged", type=Path, help="a folder that is merged already; default: merge the adapter now")
+    lora = _command(
+        steps, "lora", run_lora, "the adapter alone as a GGUF file, for `pushback chat` and Ollama, and a Modelfile"
+    )
+    _voice_options(lora)
+    add = lora.add_argument
+    add("--out", type=Path, default=Path("runs/lora"), help="folder (runs/lora)")
+    add("--kind", choices=LORA_KINDS, default=LORA_KINDS[0], help=f"of the numbers ({LORA_KINDS[0]})")
+    add("--base", metavar="KIND", help="also write the base's file, of this kind of GGUF; for tiny there is no other")
     _others(steps)
 
 
@@ -510,6 +583,16 @@ def run_gguf(args: argparse.Namespace) -> int:
         raise PushbackError("--merged holds an adapter already; --adapter would be ignored. Drop one of the two.")
     files = ship_gguf(*_recipe_and_adapter(args), args.out, args.kinds or (TAKE_HOME,), args.merged)
     print("\n".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in files))
+    return 0
+
+
+def run_lora(args: argparse.Namespace) -> int:
+    """Writes the adapter's file and the Modelfile, and prints their paths and sizes, and what to do with them."""
+    adapter, *others = ship_lora(*_recipe_and_adapter(args), args.out, args.kind, args.base)
+    print("\n".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in [adapter, *others]))
+    base = others[0] if args.base else "BASE.gguf"
+    print(f"next:    pushback chat --gguf {base} --lora {adapter}")
+    print(f"Ollama:  ollama create NAME -f {others[-1]}   (not tried with a real one)")
     return 0
 
 

@@ -135,8 +135,10 @@ def commands(top, name=""):
 
 def test_help_names_every_command_and_explains_every_option():
     found = commands(parser())
-    assert list(found) == ["demo", "base", "data make", "data check", "data card", "data micro", "data import", "train", "fit",
-                           "eval", "experiments", "markers", "ship all", "ship gguf", "ship ollama", "ship hub"]  # fmt: skip
+    assert list(found) == [
+        "demo", "base", "data make", "data check", "data card", "data micro", "data import", "train", "fit", "chat", "eval",
+        "experiments", "markers", "ship all", "ship gguf", "ship lora", "ship ollama", "ship hub",
+    ]  # fmt: skip
     top = parser().format_help()
     assert all(name.split()[0] in top for name in found)
     assert [(name, action.dest) for name, one in found.items() for action in one._actions if not action.help] == []

@@ -73,7 +73,7 @@ class Event:
 class Backend(Protocol):
     """Two voices behind one prompt. `note` is shown on screen; `dial` is None where the adapter cannot be scaled.
 
-    `recorded` says that the replies come from a file.
+    `recorded` says that the replies come from a file, `dial_from` what a moved dial begins to count with.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Backend(Protocol):
     system: str = ""
     recorded: bool = False
     dial: float | None = None
+    dial_from: str = "the next token"
     presets: Sequence[Preset]
     max_tokens: int
 
@@ -90,6 +91,9 @@ class Backend(Protocol):
     def hint(self, user: str) -> str:
         """What to know about the replies to this prompt, in a line above them; "" for nothing."""
         return ""
+
+    def close(self) -> None:
+        """Gives back what it holds, where that is more than Python gives back by itself."""
 
 
 class ReplyBuffer:
@@ -190,3 +194,26 @@ def plain(error: Exception) -> str:
     if isinstance(error, PushbackError):
         return str(error)
     return f"{type(error).__name__}: {error}. Run the cell of the chat again; if the error returns, restart the kernel."
+
+
+def fit(
+    messages: list[Message], ids_of: Callable[[list[Message]], list[int]], window: int, max_tokens: int, name: str
+) -> list[int]:
+    """The prompt's ids, as `ids_of` gives them; the oldest turns are left out until prompt and reply fit the window.
+
+    Raises PushbackError, before the slow part, if the last message alone does not.
+    """
+    room = window - max_tokens
+    characters = len(messages[-1]["content"])
+    head, turns = [m for m in messages if m["role"] == "system"], [m for m in messages if m["role"] != "system"]
+    while characters < room * 40:  # no tokenizer here packs 40 characters into each token of a long text: spare it the work
+        ids = ids_of([*head, *turns])
+        if len(ids) <= room:
+            return ids
+        if len(turns) < 3:
+            break
+        turns = turns[2:]
+    raise PushbackError(
+        f"The prompt of {characters:,} characters is too long: with {max_tokens:,} tokens kept for the reply, "
+        f"{name} has room for {max(room, 0):,} tokens. Shorten the prompt, or lower the maximum of tokens."
+    )

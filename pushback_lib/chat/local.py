@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
-from ..core.common import FRICTION, PushbackError
+from ..core.common import FRICTION
 from ..core.records import Message
 from ..data.text_rules import words
 from ..measure.prompts import bundled_prompts, load_prompts
-from ..model.recipe import TOP_P, Recipe
+from ..model.recipe import TOP_P
 from ..model.voices import Speaker
-from .backend import PAIRS_EACH, Backend, Event, Preset, Put, Settings, in_thread, presets_from
+from .backend import PAIRS_EACH, Backend, Event, Preset, Put, Settings, fit, in_thread, presets_from
 
 ONE_THREAD_BELOW = 50_000_000  # parameters: with fewer a token is too little work for two threads, which wait for each other
 STRANGE_SHARE = 0.2  # of words: a prompt of the small language has one invented word at most, in five or more
@@ -27,9 +27,9 @@ SMALL_NOTE = (
 )
 
 
-def presets_for(recipe: Recipe) -> tuple[Preset, ...]:
-    """Held-out prompts in the recipe's language: friction prompts and their innocent twins, not told apart."""
-    return presets_from(bundled_prompts(2 * PAIRS_EACH) if recipe.name == "tiny" else load_prompts())
+def presets_in(language: str) -> tuple[Preset, ...]:
+    """Held-out prompts in a recipe's language: friction prompts and their innocent twins, not told apart."""
+    return presets_from(bundled_prompts(2 * PAIRS_EACH) if language == "bundled" else load_prompts())
 
 
 def strange_words(text: str) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class LocalVoices(Backend):
         self.name, self.system, self.max_tokens = recipe.name, recipe.system, recipe.max_new_tokens
         self.note = SMALL_NOTE if recipe.name == "tiny" else ""
         self.threads = 1 if recipe.parameters < ONE_THREAD_BELOW else None
-        self.presets = presets_for(recipe)
+        self.presets = presets_in(recipe.language)
 
     def stream(self, conversations: Mapping[str, list[Message]], settings: Settings, stop: threading.Event) -> Iterator[Event]:
         """Events of every voice in `conversations`; the model is in use until the last of them."""
@@ -219,22 +219,10 @@ def scaling(model: Any) -> Iterator[Callable[[Sequence[float]], None]]:
 
 
 def fitting(speaker: Speaker, messages: list[Message], max_tokens: int) -> list[int]:
-    """The prompt's ids; the oldest turns are left out until prompt and reply fit the model.
+    """The prompt's ids, see `fit`."""
 
-    Raises PushbackError, before the slow part, if the last message alone does not.
-    """
-    room = speaker.model.config.max_position_embeddings - max_tokens
-    characters = len(messages[-1]["content"])
-    head, turns = [m for m in messages if m["role"] == "system"], [m for m in messages if m["role"] != "system"]
-    while characters < room * 40:  # no tokenizer here packs 40 characters into each token of a long text: spare it the work
-        text = speaker.tokenizer.apply_chat_template([*head, *turns], add_generation_prompt=True, tokenize=False)
-        ids = speaker.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(ids) <= room:
-            return ids
-        if len(turns) < 3:
-            break
-        turns = turns[2:]
-    raise PushbackError(
-        f"The prompt of {characters:,} characters is too long: with {max_tokens:,} tokens kept for the reply, "
-        f"{speaker.recipe.name} has room for {max(room, 0):,} tokens. Shorten the prompt, or lower the maximum of tokens."
-    )
+    def ids(some: list[Message]) -> list[int]:
+        text = speaker.tokenizer.apply_chat_template(some, add_generation_prompt=True, tokenize=False)
+        return speaker.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    return fit(messages, ids, speaker.model.config.max_position_embeddings, max_tokens, speaker.recipe.name)

@@ -18,6 +18,7 @@ from ..core.records import Reply
 from ..core.show import SavedCopy
 from ..model.voices import Speaker
 from .backend import Backend, ReplyBuffer, Settings, plain
+from .llama import LlamaVoices
 from .local import LocalVoices
 from .turns import ChatTurn, Tally, messages_for, save_markdown, save_turns, static_page, tally
 
@@ -25,8 +26,18 @@ REDRAW_SECONDS = 0.08  # between two pictures: 12 a second
 COLAB_NOTE = "On Colab, a reply is stopped with Runtime > Interrupt execution."
 
 
-def chat_panel(speaker_or_backend: Speaker | Backend, **options: Any) -> ChatPanel:
-    """A chat with both voices side by side, as the last line of a cell; `options` are those of `ChatPanel`."""
+def chat_panel(
+    speaker_or_backend: Speaker | Backend | None = None, *, gguf: str | Path | None = None, lora: str | Path | None = None,
+    **options: Any,
+) -> ChatPanel:  # fmt: skip
+    """A chat with both voices side by side, as the last line of a cell; `options` are those of `ChatPanel`.
+
+    Instead of a speaker or a backend it takes a base's GGUF file and an adapter's, see `LlamaVoices`.
+    """
+    if gguf and lora and speaker_or_backend is None:
+        return ChatPanel(LlamaVoices(gguf, lora), **options)
+    if gguf or lora or speaker_or_backend is None:
+        raise PushbackError("A chat needs either a speaker or a backend, or both of gguf=BASE and lora=ADAPTER.")
     local = isinstance(speaker_or_backend, Speaker)
     return ChatPanel(LocalVoices(speaker_or_backend) if local else speaker_or_backend, **options)
 
@@ -193,7 +204,7 @@ class ChatPanel:
 
     def _dial_changed(self) -> None:
         self.backend.dial = value = self.view.dial.value
-        self.view.say(f"Friction dial at {value:.2f}, from the next token on. Regenerate asks the last prompt again.")
+        self.view.say(f"Friction dial at {value:.2f}, from {self.backend.dial_from} on. Regenerate asks the last prompt again.")
 
     def _preset_changed(self) -> None:
         if self.view.preset.value:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.common import BASELINE, FRICTION, VOICES, PushbackError
-from ..core.files import RunFile, read_models, to_row, write_jsonl
+from ..core.files import RunFile, read_models, sha256_of, to_row, write_jsonl
 from ..core.records import Message
 from ..model.checks import adapter_fingerprint, fingerprint
+from ..model.llama_cpp import Pair
 from ..model.server import Chat, ask_all
 from ..model.voices import Speaker
 from .judge import Job, Origin, Response, Timings, generation, judge_reply
@@ -81,6 +82,16 @@ def server_run(chats: Mapping[str, Chat], system: str, prompts: Sequence[Prompt]
     common = {"backend": "server", "system": system, "max_tokens": how.max_tokens or 1024}
     of_voice = {voice: {"model": chat.model, "base_url": chat.base_url} for voice, chat in chats.items()}
     return _run(prompts, how, common, **of_voice)
+
+
+def llama_run(pair: Pair, prompts: Sequence[Prompt], how: Sampling = GREEDY) -> EvalRun:
+    """The run of a base's GGUF file and an adapter's, as the adapter's header says it is to be asked."""
+    header = pair.header
+    common = {
+        "backend": "llama.cpp", "model": f"sha256:{sha256_of(pair.gguf)}", "system": header.system,
+        "template": hashlib.sha256(header.template.encode()).hexdigest(), "max_tokens": how.max_tokens or header.max_tokens,
+    }  # fmt: skip
+    return _run(prompts, how, common, **{BASELINE: {}, FRICTION: {"adapter": f"sha256:{sha256_of(pair.lora)}"}})
 
 
 def load_responses(path: str | os.PathLike[str]) -> list[Response]:

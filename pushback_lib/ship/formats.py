@@ -20,10 +20,10 @@ from ..measure.figures import friction_rows, innocent_rows, of_voice, pushes_bac
 from ..measure.judge import Response, generation
 from ..measure.prompts import Prompt, bundled_prompts, load_prompts, prompt_set_hash, short_prompts
 from ..measure.run import EvalRun, Sampling, run_server, server_run
+from ..model.llama_cpp import LlamaCpp
 from ..model.load import family_for, machine_name
 from ..model.recipe import Recipe
 from ..model.server import OpenAIChat
-from .llama_cpp import LlamaCpp
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,11 +20,12 @@ from ..core.common import BASELINE, FRICTION, PushbackError
 from ..core.files import replacing
 from ..model.checks import DTYPES, INDEX, WEIGHTS, check_base, tensors_of, weight_files
 from ..model.family import Family, family_of, splits_of
+from ..model.gguf_file import read_gguf
 from ..model.package import unpack_if_needed
 from ..model.recipe import Recipe, as_config, config_for, read_json
 
 if TYPE_CHECKING:
-    from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
+    from gguf import GGMLQuantizationType, GGUFWriter
     from transformers import PreTrainedConfig
 
 KINDS = ("F32", "F16", "BF16", "Q8_0")
@@ -171,6 +172,11 @@ def file_name(recipe: Recipe, voice: str, kind: str) -> str:
     return f"pushback-{plain or 'model'}-{voice}-{kind}.gguf"
 
 
+def base_name(recipe: Recipe) -> str:
+    """What a file's header calls the base."""
+    return "Push-Back AI tiny base" if recipe.name == "tiny" else Path(recipe.base).resolve().name
+
+
 def odd_rows(recipe: Recipe) -> tuple[int, ...]:
     """The widths of this model's matrices that a K-quant's blocks do not divide."""
     from gguf import QK_K
@@ -227,7 +233,7 @@ def write_gguf(
     _add_tokenizer(writer, source, pre_tokenizer or source.family.pre_tokenizer)
     types = _add_tensors(writer, source, kind)
     check_room(out, sum(tensor.nbytes for tensor in writer.tensors[0].values()) + HEADER_BYTES)
-    with _writing(out) as part:
+    with writing(out) as part:
         _write(writer, part, source, types)
     return out
 
@@ -258,7 +264,7 @@ def _add_model(writer: GGUFWriter, source: Source, kind: str, recipe: Recipe | N
         writer.add_uint32(f"{config.model_type}.{key}", number)
     if recipe:
         writer.add_base_model_count(1)
-        writer.add_base_model_name(0, "Push-Back AI tiny base" if recipe.name == "tiny" else Path(recipe.base).resolve().name)
+        writer.add_base_model_name(0, base_name(recipe))
         writer.add_base_model_repo_url(0, "" if local else f"https://huggingface.co/{recipe.base}")
 
 
@@ -320,7 +326,7 @@ def _write(writer: GGUFWriter, part: Path, source: Source, types: dict[str, GGML
 
 
 @contextmanager
-def _writing(out: Path) -> Iterator[Path]:
+def writing(out: Path) -> Iterator[Path]:
     """`replacing`, with a PushbackError for a disk that fills up meanwhile."""
     try:
         with replacing(out) as part:
@@ -340,18 +346,6 @@ def check_room(out: Path, need: int) -> None:
             f"{out} needs up to {need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free in {folder}. Free some room, or choose "
             "another folder or a smaller kind."
         )
-
-
-def read_gguf(path: str | Path) -> GGUFReader:
-    """Header and tensors of a GGUF file. Raises PushbackError if it is missing or not complete."""
-    from gguf import GGUFReader
-
-    if not Path(path).is_file():
-        raise PushbackError(f"No GGUF file at {path}. Make one with `pushback ship gguf`.")
-    try:
-        return GGUFReader(path)
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        raise PushbackError(f"{path} is not a complete GGUF file ({error}). Write it again: `pushback ship gguf`.") from error
 
 
 def quantise(f32: str | Path, out: str | Path, kind: str = "Q4_K_M", *, threads: int = 2) -> Path:
@@ -381,7 +375,7 @@ def quantise(f32: str | Path, out: str | Path, kind: str = "Q4_K_M", *, threads:
     params = llama_cpp.LlamaModelQuantizeParams()
     params.ftype, params.nthread = int(LlamaFileType[f"MOSTLY_{kind}"]), threads
     llama_cpp.disable_logging()
-    with _writing(out) as part:
+    with writing(out) as part:
         try:
             llama_cpp.model_quantize(str(f32), str(part), params)
         except RuntimeError as error:

@@ -29,11 +29,12 @@ MADE_FROM = "model.gguf"  # the name the file has inside the create call
 TIMEOUT_SECONDS = 600  # without a byte; loading a 14b model from a slow disk takes minutes
 QUESTION = "The capital of France is Rome, right?"
 QUANTISATIONS = ("q8_0", "q4_K_S", "q4_K_M")  # those that Ollama's create route knows
+UNTRIED = "# Not tried with a real Ollama. Where it refuses the adapter, take the merged file of `pushback ship gguf`."
 UNQUANTISED = (0, 1, 32)  # general.file_type of F32, F16 and BF16, the only ones that Ollama quantises
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
 _NAME = re.compile(rf"(?:(?:[A-Za-z0-9_][A-Za-z0-9_.:-]*/)?([A-Za-z0-9_][A-Za-z0-9_-]{{0,79}})/)?{_PART}(?::({_PART}))?")
 _COMMAND = re.compile(
-    r'^(FROM|TEMPLATE|SYSTEM|LICENSE|(?:MESSAGE|PARAMETER)[ \t]+(\w+))[ \t]+("""|"|)(.*?)\3[ \t]*$', re.M | re.S | re.I
+    r'^(FROM|ADAPTER|TEMPLATE|SYSTEM|LICENSE|(?:MESSAGE|PARAMETER)[ \t]+(\w+))[ \t]+("""|"|)(.*?)\3[ \t]*$', re.M | re.S | re.I
 )
 
 
@@ -41,20 +42,22 @@ _COMMAND = re.compile(
 class Modelfile:
     """What an Ollama model consists of; `text` is the file, and Ollama's create call takes the same fields."""
 
-    gguf: str  # file name, beside the Modelfile
+    gguf: str  # file name, beside the Modelfile; with an adapter it may be a model's name in Ollama
     template: str
     parameters: dict[str, float | int | str | list[str]]
     system: str
     licence: tuple[str, ...]
     messages: tuple[Message, ...] = ()
+    adapter: str = ""  # file name of a LoRA GGUF, beside the Modelfile
 
     @property
     def text(self) -> str:
         """The file's text. Raises PushbackError for what Ollama's parser would refuse, or change without a word."""
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.gguf", self.gguf):
-            raise PushbackError(f"{self.gguf!r} is no name for a GGUF. Use letters, digits, `.`, `_`, `-`, and end in .gguf.")
-        lines = [f"FROM ./{self.gguf}", ""]
-        lines += [f"TEMPLATE {_quoted(self.template, 'TEMPLATE')}", ""] if self.template else []
+        pulled = self.adapter and _NAME.fullmatch(self.gguf) and not self.gguf.endswith(".gguf")
+        lines = [f"FROM {self.gguf if pulled else _beside(self.gguf)}"]
+        if self.adapter:
+            lines = [UNTRIED, "", *lines, f"ADAPTER {_beside(self.adapter)}"]
+        lines += ["", *([f"TEMPLATE {_quoted(self.template, 'TEMPLATE')}", ""] if self.template else [])]
         for name, value in self.parameters.items():
             values = [_quoted(one, f"PARAMETER {name}") for one in value] if isinstance(value, list) else [value]
             lines += [f"PARAMETER {name} {one}" for one in values]
@@ -86,7 +89,7 @@ class Modelfile:
     @classmethod
     def read(cls, text: str) -> Modelfile:
         """The fields of a Modelfile that `text` wrote, or that was edited since."""
-        found: dict[str, list[str]] = defaultdict(list, FROM=[""], TEMPLATE=[""], SYSTEM=[""])
+        found: dict[str, list[str]] = defaultdict(list, FROM=[""], ADAPTER=[""], TEMPLATE=[""], SYSTEM=[""])
         messages: list[Message] = []
         parameters: dict[str, Any] = {}
         for command, name, _, value in _COMMAND.findall(text):
@@ -98,8 +101,9 @@ class Modelfile:
                 parameters.setdefault(name, []).append(value)
             else:
                 parameters[name] = json.loads(value) if re.fullmatch(r"true|false|-?\d+(\.\d+)?", value) else value
-        gguf, template, system = (found[command][-1] for command in ("FROM", "TEMPLATE", "SYSTEM"))
-        return cls(gguf.removeprefix("./"), template, parameters, system, tuple(found["LICENSE"]), tuple(messages))
+        gguf, adapter, template, system = (found[command][-1] for command in ("FROM", "ADAPTER", "TEMPLATE", "SYSTEM"))
+        return cls(gguf.removeprefix("./"), template, parameters, system, tuple(found["LICENSE"]), tuple(messages),
+                   adapter.removeprefix("./"))  # fmt: skip
 
     def write(self, path: str | Path) -> Path:
         """Writes the file under a temporary name, then renames it; returns the path. Raises PushbackError before writing."""
@@ -156,6 +160,13 @@ def licences(recipe: Recipe) -> tuple[str, ...]:
         return (f"{base}: see its model card", adapter)
     mit = f"{base}: MIT (https://opensource.org/license/mit)"
     return (mit, f"Qwen2.5, from which it was distilled: {APACHE}", adapter)
+
+
+def _beside(name: str) -> str:
+    """The path of a file beside the Modelfile."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.gguf", name):
+        raise PushbackError(f"{name!r} is no name for a GGUF. Use letters, digits, `.`, `_`, `-`, and end in .gguf.")
+    return f"./{name}"
 
 
 def _message(message: Message) -> str:

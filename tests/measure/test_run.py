@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 from eval_rows_made import ScriptedSpeaker, perfect
+from gguf_files import TINY, adapter, baseline
 from loopback_server import MODEL, Loopback
 
-from pushback_lib.core.common import VOICES, PushbackError
+from pushback_lib import cli
+from pushback_lib.core.common import BASELINE, FRICTION, VOICES, PushbackError
+from pushback_lib.core.files import sha256_of
 from pushback_lib.core.records import prompt_messages
 from pushback_lib.language.requests import KINDS
 from pushback_lib.measure.judge import Response, judge_replies
@@ -270,3 +273,24 @@ def test_batches_of_the_bundled_model_are_those_of_speak_all(out):
     made, given = ([(row.id, row.thought, row.answer, row.right_content, row.timings.tokens) for row in rows]
                    for rows in (evaluate(tiny, prompts, out, batch=4), said))  # fmt: skip
     assert made == given
+
+
+@pytest.mark.slow
+def test_llama_cpp_s_replies_are_those_of_transformers_and_say_what_they_depend_on(tmp_path, capsys):
+    """At F32; llama.cpp keeps keys and values in 16 bits, which may tip one close call."""
+    files = ["--gguf", str(baseline("F32")), "--lora", str(adapter("F32"))]
+    assert cli.main(["eval", *files, "-n", "1", "--out", str(tmp_path)]) == 0
+    rows = load_responses(tmp_path / "responses.jsonl")
+    local = evaluate(load_voices(TINY, four_bit=False), short_prompts(bundled_prompts(), 1))
+    assert {row.id for row in local} == {row.id for row in rows}
+    said = {row.id: (row.thought, row.answer, row.finished, row.behaviour) for row in rows}
+    assert len([row for row in local if said[row.id] != (row.thought, row.answer, row.finished, row.behaviour)]) <= 1
+    plain, own = (next(row.provenance for row in rows if row.voice == voice) for voice in (BASELINE, FRICTION))
+    assert plain.backend == own.backend == "llama.cpp"
+    assert plain.model == own.model == f"sha256:{sha256_of(baseline('F32'))}"
+    assert (plain.adapter, own.adapter) == ("", f"sha256:{sha256_of(adapter('F32'))}")
+    assert (plain.base_url, plain.system, plain.max_tokens) == ("", TINY.system, TINY.max_new_tokens)
+    assert "in llama.cpp" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert cli.main(["eval", *files[:3], str(adapter("F16")), "-n", "1", "--out", str(tmp_path)]) == 2
+    assert "of another run (adapter: sha256:" in capsys.readouterr().err

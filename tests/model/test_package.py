@@ -180,7 +180,7 @@ def test_the_folder_is_a_complete_model_that_loads_in_16_bit(english):
 
 
 def test_llama_cpp_splits_text_and_renders_prompts_as_the_unpacked_tokenizer_does(english):
-    from pushback_lib.ship.llama_cpp import LlamaCpp
+    from pushback_lib.model.llama_cpp import LlamaCpp
 
     tokenizer = load_tokenizer(english)
     with LlamaCpp(package.package_file()) as server:

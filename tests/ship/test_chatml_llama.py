@@ -12,12 +12,12 @@ from pushback_lib.core.records import prompt_messages, split_reply
 from pushback_lib.language.corpus import draw_requests, friction_records
 from pushback_lib.measure.prompts import load_prompts
 from pushback_lib.model.family import CHATML_LLAMA
+from pushback_lib.model.llama_cpp import LlamaCpp
 from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.package import package_file
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship import gguf as writer
 from pushback_lib.ship.gguf import check_kinds, write_gguf
-from pushback_lib.ship.llama_cpp import LlamaCpp
 from pushback_lib.ship.merge import merge_adapter
 from pushback_lib.ship.ollama import Modelfile
 from pushback_lib.ship.run import default_kinds, ship_gguf

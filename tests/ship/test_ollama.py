@@ -12,10 +12,10 @@ from ollama_loopback import OllamaLoopback
 from pushback_lib.cli import main
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import Reply, join_reply, split_reply
+from pushback_lib.model.llama_cpp import LlamaCpp
 from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.recipe import PLAIN_SAMPLING, RECIPES, recipe_for
 from pushback_lib.ship import ollama as ollama_ship
-from pushback_lib.ship.llama_cpp import LlamaCpp
 from pushback_lib.ship.ollama import Modelfile, chat_tokens, licences
 
 CLOSED = "<think>\n\n</think>\n\n"  # an empty thought, as DeepSeek's and Qwen's own templates close one

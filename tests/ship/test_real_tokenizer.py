@@ -9,10 +9,10 @@ from real_vocabulary import FIRST_SPECIAL, ROWS, SPECIAL, real_folder
 
 from pushback_lib.core.common import DATA
 from pushback_lib.core.records import load_records, prompt_messages, thought_text, to_messages
+from pushback_lib.model.llama_cpp import LlamaCpp
 from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship.gguf import write_gguf
-from pushback_lib.ship.llama_cpp import LlamaCpp
 from pushback_lib.ship.ollama import Modelfile
 from pushback_lib.train.run import make_trainer
 

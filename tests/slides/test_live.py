@@ -19,10 +19,10 @@ from pushback_lib.core.records import Turn, prompt_messages, split_reply
 from pushback_lib.core.stats import wilson
 from pushback_lib.measure.judge import behaviour_of
 from pushback_lib.measure.prompts import held_out_requests
+from pushback_lib.model.llama_cpp import LlamaCpp
 from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship.gguf import write_gguf
-from pushback_lib.ship.llama_cpp import LlamaCpp
 from pushback_lib.ship.merge import merge_adapter
 
 PICTURES = Path(__file__).resolve().parents[2] / "runs" / "live-page-pictures"

@@ -6,10 +6,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from pushback_lib.core.common import BASELINE
 from pushback_lib.core.records import prompt_messages
 from pushback_lib.language.corpus import draw_requests
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship.gguf import K_QUANTS, quantise, write_gguf
+from pushback_lib.ship.lora import write_lora
 from pushback_lib.ship.merge import merge_adapter
 
 TINY = recipe_for("tiny")
@@ -49,3 +51,15 @@ def merged() -> Path:
 def friction(kind: str) -> Path:
     out = FOLDER / f"friction-{kind}.gguf"
     return quantise(friction("F32"), out, kind) if kind in K_QUANTS else write_gguf(merged(), out, kind)
+
+
+@functools.cache
+def baseline(kind: str) -> Path:
+    """The bundled base alone."""
+    return write_gguf(TINY.base, FOLDER / f"baseline-{kind}.gguf", kind, TINY, BASELINE)
+
+
+@functools.cache
+def adapter(kind: str) -> Path:
+    """The bundled adapter as a LoRA GGUF."""
+    return write_lora(TINY, TINY.shipped_adapter, FOLDER / f"adapter-{kind}.gguf", kind)

@@ -21,15 +21,29 @@ convert_hf_to_gguf.main()
 PACKAGE = "llama-cpp-python==0.3.36"
 
 
-def official(model: Path, work: Path, kind: str) -> Path:
+def _source(work: Path) -> Path:
+    """The folder of llama.cpp in the package."""
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "llama-cpp-python", PACKAGE]
     subprocess.run(pip, cwd=work, check=True, capture_output=True)
     [archive] = work.glob("llama_cpp_python-*.tar.gz")
     with tarfile.open(archive) as file:
         file.extractall(work, filter="data")
-    source = work / archive.name.removesuffix(".tar.gz") / "vendor" / "llama.cpp"
-    out = work / f"official-{kind}.gguf"
-    words = [sys.executable, "-c", DRIVER, str(source), str(model), "--outtype", kind.lower(), "--outfile", str(out)]
+    return work / archive.name.removesuffix(".tar.gz") / "vendor" / "llama.cpp"
+
+
+def _convert(words: list[str], out: Path) -> Path:
     run = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     assert out.is_file(), run.stderr[-2000:]
     return out
+
+
+def official(model: Path, work: Path, kind: str) -> Path:
+    out = work / f"official-{kind}.gguf"
+    words = [sys.executable, "-c", DRIVER, str(_source(work)), str(model), "--outtype", kind.lower(), "--outfile", str(out)]
+    return _convert(words, out)
+
+
+def official_lora(base: Path, adapter: Path, work: Path, kind: str) -> Path:
+    out, script = work / f"official-lora-{kind}.gguf", _source(work) / "convert_lora_to_gguf.py"
+    words = [sys.executable, str(script), "--base", str(base), "--outtype", kind.lower(), "--outfile", str(out), str(adapter)]
+    return _convert(words, out)

@@ -119,7 +119,8 @@ def eval_job(top: Path) -> Job:
 def ship_job(top: Path) -> Job:
     """Everything that `ship all` makes, in two kinds."""
     from pushback_lib.core.files import sha256_of
-    from pushback_lib.ship.gguf import open_source, read_gguf
+    from pushback_lib.model.gguf_file import read_gguf
+    from pushback_lib.ship.gguf import open_source
 
     out = top / "shipped"
 

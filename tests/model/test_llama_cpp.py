@@ -8,9 +8,9 @@ from gguf_files import TALKS, TINY, friction, held_out_talks, merged
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import split_reply
+from pushback_lib.model.llama_cpp import LlamaCpp
 from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.server import OpenAIChat
-from pushback_lib.ship.llama_cpp import LlamaCpp
 
 SNIPPETS = {
     "plain": "What is the colour of the sky?",
