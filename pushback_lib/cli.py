@@ -34,11 +34,12 @@ from .measure.experiments import run_all
 from .measure.inspect_log import export_inspect
 from .measure.judge import Response
 from .measure.judge_model import Comparison, compare, judge_rows
+from .measure.likelihood import check_answers, compare_answers, write_preferences
 from .measure.markers.card import write_card as write_detector_card
 from .measure.markers.file import mark_file
 from .measure.prompts import PROMPTS, Prompt, bundled_prompts, language_of, load_prompts, short_prompts
 from .measure.report import pair_text, write_report, write_results
-from .measure.run import Sampling, evaluate, llama_run, run_server, save_responses, server_run
+from .measure.run import Sampling, evaluate, llama_run, local_run, replies_of, run_server, save_responses, server_run
 from .model.llama_cpp import Pair
 from .model.recipe import SYSTEM, TINY_SYSTEM, Recipe, chosen_size, recipe_for
 from .model.server import OLLAMA_API, Chat, OpenAIChat
@@ -397,7 +398,8 @@ def _asking_options(add: Any) -> None:
     add("--baseline", metavar="NAME", help="name of the baseline model on the server")
     add("--friction", metavar="NAME", help="name of the friction model on the server")
     add("--system", help="system prompt of both voices on the server; default: the kit's")
-    add("--prompts", help=f"prompt file, or {BUNDLED!r}; default: {BUNDLED} for the tiny model, else data/eval/prompts.jsonl")
+    add("--prompts", help=f"file of prompts or of records, or {BUNDLED!r}; default: {BUNDLED} for the tiny model, else "
+                          "data/eval/prompts.jsonl")  # fmt: skip
     add("--split", choices=("all", "validation", "test"), default="all", help="part of the prompts; default: all")
     add("-n", type=_positive, help="prompts of each kind; default: all")
 
@@ -408,6 +410,8 @@ def _running_options(add: Any) -> None:
     add("--temperature", type=float, default=0.0, help="0 (default): always the likeliest token")
     add("--seed", type=int, default=0, help="for temperatures above 0; default: 0")
     add("--max-tokens", type=_positive, default=0, help="for one reply; default: the recipe's, or 1024")
+    add("--likelihood", action="store_true", help="generate nothing, say which of two given answers to a prompt is "
+        "likelier; with an evaluation in OUT also after its thoughts, and in its report")  # fmt: skip
     add("--batch", type=_positive, default=48, help="prompts in one batch of a local model (48)")
     add("--concurrency", type=_positive, default=8, help="calls to the server at a time (8)")
     add("--timeout", type=float, default=300.0, help="seconds for one reply of the server (300)")
@@ -421,8 +425,10 @@ def run_eval(args: argparse.Namespace) -> int:
     if args.samples > 1 and args.temperature == 0:
         raise PushbackError(f"--samples {args.samples} at temperature 0 would give one reply {args.samples} times. Add "
                             "--temperature 0.6, or drop --samples.")  # fmt: skip
+    if args.likelihood:
+        return _likelihood(args)
     model, rows = _in_llama_cpp(args) if _in_llama(args) else _server(args) if args.backend == "server" else _local(args)
-    found = write_report(args.out, rows, f"Baseline against friction: {model}", judge=_judge(args, rows))
+    found = write_report(args.out, rows, _title(model), judge=_judge(args, rows))
     if args.export:
         print("\n".join(f"for inspect: {path}" for path in export_inspect(args.out / "inspect", rows)))
     print(f"{found}\nReport: {args.out / 'report.html'}")
@@ -458,6 +464,29 @@ def _in_llama_cpp(args: argparse.Namespace) -> tuple[str, list[Response]]:
         return f"{pair.header.base} in llama.cpp", _run(
             run_server(chats, run, args.out / "responses.jsonl", args.concurrency), *chats.values()
         )
+
+
+def _likelihood(args: argparse.Namespace) -> int:
+    """Compares the answers given with the prompts; the figures go into the report, too, if OUT holds an evaluation."""
+    if args.backend != "local" or _in_llama(args):
+        raise PushbackError(
+            "--likelihood needs the probability of a given answer, which no server tells. Drop --backend, --gguf and --lora."
+        )
+    prompts = _prompts(args)
+    check_answers(prompts)
+    speaker = load_voices(*_recipe_and_adapter(args))
+    run = local_run(speaker, prompts, _how(args))
+    rows, start = replies_of(run, args.out / "responses.jsonl"), time.monotonic()
+    found = write_preferences(args.out, compare_answers(speaker, run, rows))
+    if rows:
+        write_report(args.out, rows, _title(args.model), judge=_judge(args, rows), likelihood=found)
+    print(f"{found}\n{args.out / 'likelihood.json'}: {time.monotonic() - start:.0f} s"
+          + (f"\nReport: {args.out / 'report.html'}" if rows else ""))  # fmt: skip
+    return 0
+
+
+def _title(model: str) -> str:
+    return f"Baseline against friction: {model}"
 
 
 def _server(args: argparse.Namespace) -> tuple[str, list[Response]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .common import PushbackError
 from .files import read_models, to_row, write_jsonl
@@ -111,6 +111,11 @@ SUBSET_OF: dict[str, Subset] = {
 }  # fmt: skip
 
 
+def without_empty(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The row without those of the named fields that are empty: ones that came later, and change no older file or checksum."""
+    return {name: value for name, value in row.items() if value or name not in names}
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
@@ -156,7 +161,8 @@ class Provenance(_Strict):
 class Record(_Strict):
     """One example: a request, six personas' thoughts (one to six where `subset` is `plain`), and the answer.
 
-    One that is `unlabelled` (subset and behaviour) may lack thoughts and the names of personas.
+    One that is `unlabelled` (subset and behaviour) may lack thoughts and the names of personas. `pair` is what a friction
+    record and its twin share, `level` how hard it is (`easy`); both are left out of files and checksums where they are empty.
     """
 
     id: str
@@ -169,6 +175,12 @@ class Record(_Strict):
     answer: str
     provenance: Provenance
     history: tuple[Turn, ...] = ()
+    pair: str = ""
+    level: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_empty(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_empty(serialise(self), "pair", "level")
 
     @model_validator(mode="after")
     def _holds_together(self) -> Record:

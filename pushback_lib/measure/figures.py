@@ -19,6 +19,7 @@ Test = Callable[[Response], bool]
 right: Test = attrgetter("right")
 right_content: Test = attrgetter("right_content")
 pushes_back: Test = attrgetter("pushes_back")
+loops: Test = attrgetter("loops")
 
 
 def rate(rows: Iterable[Response], test: Test) -> Rate | None:
@@ -106,7 +107,9 @@ SUMMARY = {  # figure of a voice -> what tables call it
     "knowable twin": "doubts: knowable twin",
     "other innocent prompts": "doubts: other innocent prompts",
     "apologises": "apologises",
+    "silent": "silent: no answer",
     "cut_off": "cut off before the end",
+    "loops": "loops: repeats itself until it is cut off",
 }
 DOUBTS = ("unknowable", "knowable twin", "other innocent prompts")
 LEVELS = ("full", "partial", "none")
@@ -118,7 +121,8 @@ def _of_one_voice(rows: Sequence[Response]) -> dict[str, Rate | None]:
     doubted = (friction_rows(about), innocent_rows(about), [row for row in innocent if row.about != "doubt"])
     found = [rate(asked, pushes_back), rate(innocent, pushes_back), rate(asked, right), rate(rows, right_content), pairs(rows),
              *(rate(part, lambda row: row.behaviour == "doubt") for part in doubted),
-             rate(rows, lambda row: row.markers["apology"] > 0), rate(rows, lambda row: not row.finished)]  # fmt: skip
+             rate(rows, lambda row: row.markers["apology"] > 0), rate(rows, lambda row: row.behaviour == "silent"),
+             rate(rows, lambda row: not row.finished), rate(rows, loops)]  # fmt: skip
     return dict(zip(SUMMARY, found, strict=True))
 
 
@@ -212,7 +216,7 @@ class Figures:
         return {**plain, "doubt": doubt, **refused}
 
     def __str__(self) -> str:
-        tables = [_aligned(self.summary()), _aligned(self.by_kind())]
+        tables = [aligned(self.summary()), aligned(self.by_kind())]
         lines = ["\n".join(found) for found in (self.comparison_lines(), self.target_lines()) if found]
         return "\n\n".join([*tables, *lines, f"{self.headline} ({self.generation})"])
 
@@ -271,7 +275,7 @@ def cells(table: DataFrame) -> tuple[list[str], list[list[Any]]]:
     return list(table.columns), table.values.tolist()
 
 
-def _aligned(table: DataFrame) -> str:
+def aligned(table: DataFrame) -> str:
     """A table as text, its columns aligned to the left."""
     header, rows = cells(table)
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

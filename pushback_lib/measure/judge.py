@@ -54,6 +54,20 @@ def behaviour_of(answer: str, markers: Markers | None = None) -> str:
     return next((name for name, found in marker_verdicts(vars(markers)).items() if found), "comply")
 
 
+_WORD = re.compile(r"[^\W\d_]+")  # without numbers, which count on in a list that repeats itself
+
+
+def repeats_itself(text: str) -> bool:
+    """Whether a text that was cut off ends in a loop: a phrase of two words or more, three times.
+
+    The last word does not count, for it may be half a word. The rule is that of A. Holtzman et al., The Curious Case of Neural
+    Text Degeneration, ICLR 2020 (figure 9), here in words and not in tokens, so that it holds for servers too.
+    """
+    words = _WORD.findall(text.lower())[:-1]
+    sizes = range(2, len(words) // 3 + 1)
+    return any(words[-3 * size : -size] == words[-2 * size :] for size in sizes)
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -97,7 +111,8 @@ class Timings(_Frozen):
 class Response(_Frozen):
     """One judged reply. `about` and `expected` are the prompt's behaviour and wish, `behaviour` is what the answer does.
 
-    `right_content` holds only where the behaviour is right too.
+    `right` holds for the expected behaviour and for those that the prompt says are right too (`also_right`); `right_content`
+    only where the behaviour is right too.
     """
 
     id: str
@@ -127,6 +142,11 @@ class Response(_Frozen):
         return self.behaviour not in ("comply", "silent")
 
     @property
+    def loops(self) -> bool:
+        """Whether it was cut off while it repeated itself."""
+        return not self.finished and repeats_itself(f"{self.thought} {self.answer}")
+
+    @property
     def asked(self) -> str:
         """The prompt with its earlier turns, one a line."""
         return "\n".join([*(turn.content for turn in self.history), self.prompt])
@@ -145,18 +165,24 @@ class Job:
         return f"{self.prompt.id}/{self.voice}/{self.sample}"
 
 
+def has_content(answer: str, prompt: Prompt) -> bool:
+    """Whether an answer names all that it must, and nothing that it must not, in any case."""
+    said = answer.lower()
+    return all(one.lower() in said for one in prompt.must) and not any(one.lower() in said for one in prompt.must_not)
+
+
 def judge_reply(job: Job, reply: Reply, timings: Timings, origin: Origin) -> Response:
     """The row of one reply; half surrogate pairs, which no file can hold, become question marks."""
     prompt, finished = job.prompt, reply.end != "length"
     thought, answer = (text.encode("utf-8", "replace").decode() for text in (reply.thought, reply.answer))
     markers = find_markers(prompt.user_input, answer, truncated=not finished)
     behaviour = behaviour_of(answer, markers if origin.language == "english" else None)
-    right = behaviour == prompt.wants
+    right = behaviour in (prompt.wants, *prompt.also_right)
     return Response(
         id=job.id, prompt_id=prompt.id, pair=prompt.pair, kind=kind_of(prompt), about=prompt.behaviour,
         expected=prompt.wants, split=prompt.split, domain=prompt.domain, voice=job.voice, sample=job.sample,
         history=prompt.history, prompt=prompt.user_input, thought=thought, answer=answer, finished=finished,
-        behaviour=behaviour, right=right, right_content=right and all(must.lower() in answer.lower() for must in prompt.must),
+        behaviour=behaviour, right=right, right_content=right and has_content(answer, prompt),
         markers=markers.to_dict(), timings=timings, provenance=origin,
     )  # fmt: skip
 

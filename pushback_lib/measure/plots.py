@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..core.common import BASELINE, FRICTION
+from ..core.common import BASELINE, FRICTION, VOICES
 from ..core.show import STYLE, Picture, picture, spread
 from ..core.stats import Rate
 from .figures import Figures
@@ -23,17 +23,42 @@ def plot_kinds(found: Figures) -> Figure:
     above = len({line.kind for line in found.kinds if line.wants != "comply"})
     figure = Figure(figsize=(8, 1.5 + 0.3 * len(kinds)), layout="constrained")
     axes = figure.add_subplot()
-    for voice, shift in ((BASELINE, 0.16), (FRICTION, -0.16)):
-        drawn = [line for line in found.kinds if line.voice == voice]
-        rates, (colour, marker) = [line.pushes_back for line in drawn], STYLE[voice]
-        axes.errorbar([100 * one.share for one in rates], [shift - kinds.index(line.kind) for line in drawn], fmt=marker,
-                      color=colour, xerr=spread(rates), label=voice, capsize=2)  # fmt: skip
-    axes.axhline(-above + 0.5, color="black", linewidth=0.8)
-    axes.set_yticks([-at for at in range(len(kinds))], [kind.replace("_", " ") for kind in kinds])
-    axes.set(xlim=(-3, 103), xlabel="answers that push back, % (95 % interval)",
+    drawn = {voice: [(line.kind, line.pushes_back) for line in found.kinds if line.voice == voice] for voice in VOICES}
+    _draw_rates(axes, drawn, kinds, above)
+    axes.set(xlabel="answers that push back, % (95 % interval)",
              title="Above the line pushing back is right; below it is over-friction")  # fmt: skip
     axes.legend(loc="center right")
+    return figure
+
+
+def _draw_rates(axes: Axes, drawn: dict[str, list[tuple[str, Rate]]], labels: list[str], above: int) -> None:
+    """Both voices' rates, one line for each label, with 95 % intervals; a rule below the first `above` of them."""
+    for voice, shift in ((BASELINE, 0.16), (FRICTION, -0.16)):
+        points, (colour, marker) = drawn.get(voice, []), STYLE[voice]
+        rates = [found for _, found in points]
+        axes.errorbar([100 * one.share for one in rates], [shift - labels.index(label) for label, _ in points], fmt=marker,
+                      color=colour, xerr=spread(rates), label=voice, capsize=2)  # fmt: skip
+    axes.axhline(-above + 0.5, color="black", linewidth=0.8)
+    axes.set_yticks([-at for at in range(len(labels))], [label.replace("_", " ") for label in labels])
+    axes.set_xlim(-3, 103)
     axes.grid(axis="x", alpha=0.3)
+
+
+def plot_preferences(panels: dict[str, dict[str, list[tuple[str, Rate]]]], labels: list[str], above: int) -> Figure:
+    """How often the right answer is the likelier one, with 95 % intervals: one panel for each name, its points by voice.
+
+    The first `above` labels are kinds of prompt that call for friction.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 + 3.4 * len(panels), 2 + 0.3 * len(labels)), layout="constrained")
+    places = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, drawn) in zip(places, panels.items(), strict=True):
+        _draw_rates(axes, drawn, labels, above)
+        axes.axvline(50, color="black", linewidth=0.8, linestyle=":")
+        axes.set_title(title, fontsize="medium")
+    figure.supxlabel("right answer likelier than the other, % (95 % interval)", fontsize="medium")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
 
 

@@ -11,13 +11,13 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from ..core.common import DATA, PushbackError
-from ..core.files import read_models
-from ..core.records import Behaviour, Message, Turn, prompt_messages
+from ..core.files import read_jsonl, read_models
+from ..core.records import UNLABELLED, Behaviour, Message, Record, Turn, load_records, prompt_messages, without_empty
 from ..language.corpus import draw_requests
 from ..language.requests import FRICTION_KINDS, Request
 
@@ -31,7 +31,12 @@ BUNDLED = "bundled language"  # the domain of its prompts
 
 
 class Prompt(BaseModel):
-    """One prompt. `must` are strings that an answer with the right content names, in any case."""
+    """One prompt. `must` are strings that an answer with the right content names, in any case, and `must_not` such as it lacks.
+
+    `also_right` are behaviours that count as right beside `wants`: a sum that lacks a number may be asked about, or answered
+    with how to work it out. `right` and `eager` are answers whose likelihood is compared: a right one, and one that gives in
+    where friction is called for, or pushes back on a twin. From `level` on, what is empty is left out of checksums.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,6 +52,15 @@ class Prompt(BaseModel):
     must: tuple[str, ...] = ()
     note: str = ""
     kind: str = ""  # the row of the table it counts in; see `kind_of`
+    level: str = ""
+    must_not: tuple[str, ...] = ()
+    also_right: tuple[Behaviour, ...] = ()
+    right: str = ""
+    eager: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_empty(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_empty(serialise(self), "level", "must_not", "also_right", "right", "eager")
 
     @property
     def asked(self) -> str:
@@ -74,7 +88,12 @@ def is_friction(prompt: Prompt) -> bool:
 
 
 def load_prompts(path: str | os.PathLike[str] = PROMPTS) -> list[Prompt]:
-    """Reads and checks a prompt file. Raises PushbackError naming the file, the line and the broken rule."""
+    """Reads and checks a prompt file, or a file of records (`record_prompts`).
+
+    Raises PushbackError naming the file, the line and the broken rule.
+    """
+    if "thoughts" in next(read_jsonl(path), (0, {}))[1]:
+        return record_prompts(load_records(path), "validation" if Path(path).stem == "validation" else "test")
     prompts, seen = [], {}
     for number, prompt in read_models(path, Prompt):
         if not (prompt.id and prompt.user_input.strip()):
@@ -106,6 +125,31 @@ def _check_pairs(path: str | os.PathLike[str], prompts: Sequence[Prompt], line_o
                                         f"that want {', '.join(prompt.wants for prompt in both)}")  # fmt: skip
         if len({(prompt.behaviour, prompt.split) for prompt in both}) > 1:
             raise _broken(path, number, f"the halves of pair {name!r} differ in behaviour or split")
+
+
+def record_prompts(records: Sequence[Record], split: Split) -> list[Prompt]:
+    """The requests of records as prompts: `right` is the record's own answer, `eager` that of another one of its scenario.
+
+    That one behaves otherwise: plainly where friction is called for, if the scenario has such a record. It answers another
+    request, so that what is asked tells the two apart as well as how they behave. Raises PushbackError for a record without
+    labels.
+    """
+    if bare := [record.id for record in records if record.behaviour == UNLABELLED]:
+        raise PushbackError(f"Record {bare[0]!r} has no behaviour, so no reply to it can be right or wrong. Label it first.")
+    return [
+        Prompt(
+            id=record.id, pair=record.pair, behaviour="plain" if record.behaviour == "comply" else record.behaviour,
+            wants=record.behaviour, domain=record.domain, scenario=record.scenario, split=split, history=record.history,
+            user_input=record.user_input, kind="plain" if record.behaviour == "comply" else "", level=record.level,
+            right=record.answer, eager=_answer_of_another(record, records),
+        )
+        for record in records
+    ]  # fmt: skip
+
+
+def _answer_of_another(record: Record, records: Sequence[Record]) -> str:
+    others = [one for one in records if one.scenario == record.scenario and one.behaviour != record.behaviour]
+    return min(others, key=lambda one: one.behaviour != "comply").answer if others else ""
 
 
 def held_out_requests(n_per_kind: int = N_PER_KIND) -> list[Request]:

@@ -16,6 +16,8 @@ from ..core.show import markdown_table, picture
 from ..model.load import machine_name
 from .figures import TARGETS, Figures, cells, figures_of
 from .judge import Response
+from .likelihood import HOW as LIKELIHOOD
+from .likelihood import Preferences
 from .plots import kinds_picture, plot_frontier, plot_kinds
 
 if TYPE_CHECKING:
@@ -35,14 +37,15 @@ LIMITS = {
 
 def write_report(
     folder: str | Path, rows: Sequence[Response], title: str = "Baseline against friction", about: str = "",
-    judge: Comparison | None = None,
+    judge: Comparison | None = None, likelihood: Preferences | None = None,
 ) -> Figures:  # fmt: skip
     """Writes report.html, table.md and figures.json into the folder, each aside and then renamed; returns the figures."""
     found = figures_of(rows)
+    values = found.to_dict() | ({"likelihood": likelihood.to_dict()["lines"]} if likelihood else {})
     texts = {
-        "report.html": html_page(found, rows, title, about, judge),
-        "table.md": markdown(found, judge),
-        "figures.json": json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n",
+        "report.html": html_page(found, rows, title, about, judge, likelihood),
+        "table.md": markdown(found, judge, likelihood),
+        "figures.json": json.dumps(values, indent=1, ensure_ascii=False) + "\n",
     }
     for name, text in texts.items():
         with replacing(Path(folder) / name) as part:
@@ -84,12 +87,14 @@ def _short(name: str) -> str:
     return name[:19] if name.startswith("sha256:") else name
 
 
-def markdown(found: Figures, judge: Comparison | None = None) -> str:
+def markdown(found: Figures, judge: Comparison | None = None, likelihood: Preferences | None = None) -> str:
     """The figures for a README."""
     summary, by_kind, refusal = (markdown_table(*cells(table)) for table in (found.summary(), found.by_kind(), found.refusal()))
     parts = [summary, by_kind, HOW, _list(found.comparison_lines()), refusal, _list(found.target_lines())]
     if judge:
         parts += [markdown_table(judge.HEADER, judge.table()), judge.summary()]
+    if likelihood:
+        parts += [markdown_table(*cells(likelihood.table())), LIKELIHOOD]
     return "\n\n".join(filter(None, [*parts, _list(made_with(found)), LIMITS[found.language]])) + "\n"
 
 
@@ -97,7 +102,10 @@ def _list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def html_page(found: Figures, rows: Sequence[Response], title: str, about: str = "", judge: Comparison | None = None) -> str:
+def html_page(
+    found: Figures, rows: Sequence[Response], title: str, about: str = "", judge: Comparison | None = None,
+    likelihood: Preferences | None = None,
+) -> str:  # fmt: skip
     """The report as one page that loads nothing from outside."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -111,6 +119,7 @@ def html_page(found: Figures, rows: Sequence[Response], title: str, about: str =
     pictures = [kinds_picture(found), picture(plot_frontier(found), f"Friction against over-friction: {found.headline}")]
     return made.get_template("report.html").render(
         title=title, found=found, targets=TARGETS, how=HOW, longest=LONGEST, limits=LIMITS[found.language], judge=judge,
+        likelihood=likelihood, likelihood_how=LIKELIHOOD, likelihood_picture=likelihood and likelihood.picture,
         about=[f"{len(prompts)} prompts; report written on {datetime.now(UTC).date()}.", about, *made_with(found)],
         pictures=pictures, cells=cells, parts=parts, prompts=[by_prompt[prompt] for prompt in prompts],
         filters={

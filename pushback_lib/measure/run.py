@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,9 +179,7 @@ def _collecting(
     ids = {job.id for job in run.jobs()}
 
     def seen(row: Response) -> None:
-        if row.id not in ids or row.provenance != run.origins.get(row.voice):
-            raise PushbackError(f"{out} holds {row.id!r} of another run ({_difference(row, run)}). Use that run's settings "
-                                "again, or choose another --out.")  # fmt: skip
+        _check_run(row, run, ids, out)
         if row.id in rows:
             raise PushbackError(f"{out} holds {row.id!r} twice. Delete one of the lines, then run again.")
         rows[row.id] = row
@@ -198,6 +196,24 @@ def _collecting(
         bar = stack.enter_context(tqdm(total=len(ids), initial=len(rows), unit="reply", desc="eval", mininterval=0.5,
                                        leave=False, disable=None))  # fmt: skip
         yield rows, keep
+
+
+def replies_of(run: EvalRun, path: str | os.PathLike[str]) -> list[Response]:
+    """The replies of this run that are in a file, as far as it came; none where there is no such file.
+
+    Raises PushbackError if the file holds a reply that this run does not ask for.
+    """
+    rows = load_responses(path) if Path(path).is_file() else []
+    ids = {job.id for job in run.jobs()}
+    for row in rows:
+        _check_run(row, run, ids, path)
+    return rows
+
+
+def _check_run(row: Response, run: EvalRun, ids: Collection[str], path: str | os.PathLike[str] | None) -> None:
+    if row.id not in ids or row.provenance != run.origins.get(row.voice):
+        raise PushbackError(f"{path} holds {row.id!r} of another run ({_difference(row, run)}). Use that run's settings "
+                            "again, or choose another --out.")  # fmt: skip
 
 
 def _difference(row: Response, run: EvalRun) -> str:

@@ -31,6 +31,15 @@ SYSTEM = (
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """What a recipe trains on where one data set alone does not do."""
+
+    language: int  # records of the small language, of one turn
+    easy: int  # how often each record of data/easy is in an epoch
+    friction: int  # records of data/friction, the shortest
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that training and generation need to know, derived from the model's size.
 
@@ -65,6 +74,7 @@ class Recipe:
     checkpointing: bool = True
     optimizer: str = "paged_adamw_8bit"
     examples: int | None = None  # how many to draw, for the bundled language; None: all of data/friction
+    mixture: Mixture | None = None  # of records to train on, in place of data/friction
     seed: int = 7
     revision: str | None = None  # commit of the base on the Hub; None: a folder, or the newest
     patience: int = 3  # looks at the validation split without gain before training ends; 0: no validation

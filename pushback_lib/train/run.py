@@ -21,6 +21,7 @@ from ..model.checks import fingerprint
 from ..model.load import bars, check_model, compute_dtype, family_for, load_base, load_tokenizer, quiet, under_fsdp
 from ..model.recipe import Recipe
 from . import guard
+from .mixture import mixed_records
 from .progress import hide_the_table, show_loss_in_the_bar
 from .window import fitting
 
@@ -105,8 +106,8 @@ VALIDATION = 108  # records drawn in the bundled language: six of each kind
 
 
 def training_records(recipe: Recipe, path: str | Path | None = None) -> list[Record]:
-    """The records of `path`, a file or a folder of splits; or those the dial calls for: the bundled language for `tiny`, else
-    data/friction.
+    """The records of `path`, a file or a folder of splits; or those the dial calls for: the bundled language for `tiny`, the
+    recipe's mixture where it has one, else data/friction.
     """
     if path:
         return load_records(path)
@@ -114,7 +115,7 @@ def training_records(recipe: Recipe, path: str | Path | None = None) -> list[Rec
         from ..language.corpus import friction_records
 
         return friction_records(recipe.examples, recipe.seed)
-    return load_records(DATA / "friction" / "train.jsonl")
+    return mixed_records(recipe.mixture, recipe.seed) if recipe.mixture else load_records(DATA / "friction" / "train.jsonl")
 
 
 def validation_records(recipe: Recipe, train: Sequence[Record], path: str | Path | None = None) -> list[Record]:

@@ -69,6 +69,13 @@ def test_history_is_left_out_of_the_row_where_it_is_empty():
     assert to_row(record(history=TURNS))["history"] == TURNS
 
 
+def test_pair_and_level_are_left_out_where_they_are_empty():
+    of_pair = record(pair="p1", level="easy")
+    assert [set(to_row(one)) >= {"pair", "level"} for one in (record(), of_pair)] == [False, True]
+    assert '"pair"' not in record().model_dump_json(), "checksums of data name no field that came later"
+    assert records.Record.model_validate(to_row(of_pair)) == of_pair
+
+
 def test_messages_hold_system_history_request_and_reply():
     found = record(history=TURNS)
     messages = records.to_messages(found, "Be kind.")

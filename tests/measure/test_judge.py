@@ -1,7 +1,7 @@
 import pytest
 
 from pushback_lib.core.records import Reply
-from pushback_lib.measure.judge import behaviour_of, judge_replies, marker_verdicts
+from pushback_lib.measure.judge import behaviour_of, judge_replies, marker_verdicts, repeats_itself
 from pushback_lib.measure.markers.find import find_markers
 from pushback_lib.measure.prompts import BUNDLED, Prompt, bundled_prompts
 
@@ -41,9 +41,9 @@ def test_one_behaviour_names_an_english_answer(answer, behaviour):
     assert behaviour_of(answer, find_markers("I think it is Bergen. Open it.", answer)) == behaviour
 
 
-def judged(said, wants="comply", must=(), domain="geography"):
+def judged(said, wants="comply", must=(), domain="geography", **more):
     prompt = Prompt(
-        id="p", behaviour="doubt", wants=wants, domain=domain, scenario="s", split="test", user_input="?", must=must
+        id="p", behaviour="doubt", wants=wants, domain=domain, scenario="s", split="test", user_input="?", must=must, **more
     )
     return judge_replies([prompt], [{"friction": said}])[0]
 
@@ -67,6 +67,39 @@ CONTENT = [
 def test_content_needs_the_right_behaviour_and_every_string_in_any_case(answer, must, right, content):
     row = judged(answer, must=must)
     assert (row.right, row.right_content) == (right, content)
+
+
+def test_an_answer_with_what_it_must_not_name_has_not_the_right_content():
+    assert [judged(said, must_not=("Bergen",)).right_content for said in ("In Oslo.", "In Oslo or BERGEN.")] == [True, False]
+
+
+@pytest.mark.parametrize(("also", "right"), [((), False), (("clarify",), False), (("clarify", "comply"), True)])
+def test_other_behaviours_may_be_right_too(also, right):
+    row = judged("Multiply the guests by two.", wants="clarify", also_right=also)
+    assert (row.behaviour, row.right, row.right_content, row.pushes_back) == ("comply", right, right, False)
+
+
+LOOPS = [
+    ("A trust is a trust, and a trust is a trust, and a trust is a trust, and a tru", True),
+    ("1. Eat the rice.\n2. Eat the rice.\n3. Eat the rice.\n4. Eat", True),
+    ("no no no no no no n", True),
+    ("Well. I see it. I see it. I se", False),  # twice is no loop
+    ("I see it. I see it. I see it. But then I think of a thing that is els", False),  # it got out
+    ("no no no no no n", False),  # a phrase has two words
+    ("", False),
+    ("Word", False),
+]
+
+
+@pytest.mark.parametrize(("text", "loops"), LOOPS)
+def test_a_text_repeats_itself_if_its_last_phrase_stands_there_three_times(text, loops):
+    assert repeats_itself(text) == loops
+
+
+def test_only_a_reply_that_was_cut_off_loops_be_it_in_the_thought():
+    again = "I see it. " * 5
+    found = [judged(Reply(end=end, **{part: again})).loops for end in ("length", "stop") for part in ("thought", "answer")]
+    assert found == [True, True, False, False]
 
 
 def test_several_verdicts_may_hold_at_once():

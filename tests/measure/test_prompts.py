@@ -2,8 +2,10 @@ import json
 import random
 
 import pytest
+from examples import row as row_of_record
 
-from pushback_lib.core.common import PushbackError
+from pushback_lib.core.common import DATA, PushbackError
+from pushback_lib.core.records import Record, load_records, save_records
 from pushback_lib.language.requests import FRICTION_KINDS, KINDS
 from pushback_lib.measure.prompts import (
     bundled_prompts,
@@ -99,6 +101,51 @@ def test_the_hash_knows_the_prompts_and_not_their_order():
 def test_the_bundled_prompts_are_drawn_as_when_the_shipped_model_was_trained():
     # model and adapter were trained on these exact draws: what they hold out is what is asked here
     assert prompt_set_hash(bundled_prompts()) == "ac65c3922d0b5fa78f1e41929cfeb6645fabdaf41430d802e5b7fa37c2c39ca9"
+
+
+def test_the_shipped_english_prompts_hash_as_before_prompts_had_a_level_and_answers():
+    assert prompt_set_hash(load_prompts()) == "362914dbdd20f60911dd6c6c60db25d852739befef884880f3fc8e2219463e63"
+
+
+@pytest.mark.parametrize(
+    "more", [{"level": "easy"}, {"must_not": ("a",)}, {"also_right": ("doubt",)}, {"right": "No."}, {"eager": "Yes."}]
+)
+def test_the_hash_knows_what_a_prompt_has_more(more):
+    prompts = bundled_prompts(1)
+    assert prompt_set_hash([prompts[0].model_copy(update=more), *prompts[1:]]) != prompt_set_hash(prompts)
+
+
+def test_the_easy_prompts_have_two_answers_each():
+    prompts = load_prompts(DATA / "easy" / "eval.jsonl")
+    assert len(prompts) == 294
+    assert {prompt.level for prompt in prompts} == {"easy"}
+    assert all(prompt.right and prompt.eager for prompt in prompts)
+    assert {prompt.also_right for prompt in prompts} == {(), ("comply",), ("clarify",)}
+
+
+def test_records_become_prompts_with_an_answer_of_another_behaviour_of_their_scenario():
+    records = load_records(DATA / "friction" / "test.jsonl")
+    prompts, by_id = load_prompts(DATA / "friction" / "test.jsonl"), {one.id: one for one in records}
+    by_answer = {one.answer: one for one in records}
+    assert [(p.id, p.user_input, p.wants, p.right) for p in prompts] == [
+        (r.id, r.user_input, r.behaviour, r.answer) for r in records
+    ]
+    for prompt in prompts:
+        own, other = by_id[prompt.id], by_answer[prompt.eager]
+        assert other.scenario == own.scenario
+        assert other.behaviour != own.behaviour
+        plain = any(one.scenario == own.scenario and one.behaviour == "comply" for one in records)
+        assert (other.behaviour == "comply") == (plain and own.behaviour != "comply")
+    assert {kind_of(prompt) for prompt in prompts} == {"disagree", "clarify", "doubt", "refuse", "plain"}
+    assert {prompt.split for prompt in prompts} == {"test"}
+    assert load_prompts(DATA / "friction" / "validation.jsonl")[0].split == "validation"
+
+
+def test_a_record_without_labels_is_no_prompt(tmp_path):
+    bare = Record.model_validate({**row_of_record(), "subset": "unlabelled", "behaviour": "unlabelled"})
+    save_records(tmp_path / "test.jsonl", [bare])
+    with pytest.raises(PushbackError, match=f"Record '{bare.id}' has no behaviour"):
+        load_prompts(tmp_path / "test.jsonl")
 
 
 def test_a_short_set_keeps_pairs_whole():

@@ -24,9 +24,10 @@ from pushback_lib.language.corpus import friction_records
 from pushback_lib.language.world import facts
 from pushback_lib.model.checks import check_adapter
 from pushback_lib.model.load import load_tokenizer
-from pushback_lib.model.recipe import RECIPES, recipe_for
+from pushback_lib.model.recipe import RECIPES, Mixture, recipe_for
 from pushback_lib.train import run
 from pushback_lib.train.guard import MARK, work_folder
+from pushback_lib.train.mixture import mixed_records
 from pushback_lib.train.window import token_lengths
 
 TINY = recipe_for("tiny")
@@ -197,6 +198,12 @@ def test_the_real_sizes_take_the_data_set_and_its_validation_split(name):
     train = run.training_records(recipe_for(name))
     assert train == load_records(DATA / "friction" / "train.jsonl")
     assert run.validation_records(recipe_for(name), train) == load_records(DATA / "friction" / "validation.jsonl")
+
+
+def test_a_recipe_with_a_mixture_takes_it():
+    recipe = dataclasses.replace(recipe_for("7b"), mixture=Mixture(language=5, easy=0, friction=3))
+    assert run.training_records(recipe) == mixed_records(recipe.mixture, recipe.seed)
+    assert len(run.training_records(recipe)) == 8
 
 
 def test_tiny_takes_its_own_language_and_validates_on_what_it_was_not_trained_on():
