@@ -107,7 +107,7 @@ def test_on_the_bundled_model(tmp_path):
     from peft.helpers import rescale_adapter_scale
 
     kinds = {"harmful", "look_alike"}
-    tiny = load_voices(recipe_for("tiny"))
+    tiny = load_voices(recipe_for("tiny"), four_bit=False)
     prompts = [prompt for prompt in complete_pairs(bundled_prompts(2)) if prompt.kind in kinds]
     run, some = local_run(tiny, prompts), prompts[:3]
     with rescale_adapter_scale(tiny.model, 0.0):

@@ -266,7 +266,7 @@ def test_wrong_arguments_are_named_with_what_to_do(tmp_path, arguments, message)
 @pytest.mark.slow
 def test_batches_of_the_bundled_model_are_those_of_speak_all(out):
     """A prompt of every third kind: a stopped and resumed evaluation says what `speak_all` says, to the letter."""
-    tiny, prompts = load_voices(recipe_for("tiny")), bundled_prompts(1)[::3]
+    tiny, prompts = load_voices(recipe_for("tiny"), four_bit=False), bundled_prompts(1)[::3]
     asked = [prompt_messages(prompt.user_input, tiny.recipe.system, prompt.history) for prompt in prompts]
     said = judge_replies(prompts, tiny.speak_all(asked, batch=4))
     save_responses(out, evaluate(tiny, prompts, batch=4)[:5])
