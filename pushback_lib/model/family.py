@@ -41,7 +41,8 @@ class Family:
     `thought_key`: the key of a message under which the template takes a thought to keep or drop, None where it knows content
     alone; `qkv_bias`: the attention has biases; `choose`: an example, for errors.
 
-    In GGUF: `pre_tokenizer` is llama.cpp's name for the way in which `splits` cut text; `add_bos`: the runtime puts BOS in
+    In GGUF: `pre_tokenizer` is llama.cpp's name for the way in which `splits` cut text; `normal_forms`, one of which the
+    tokenizer brings text into, and llama.cpp does not; `add_bos`: the runtime puts BOS in
     front of a rendered prompt; `gguf_template` is embedded in the file; `plain`: fields of the config with their names and the
     only values that the writer knows; `header`: more of the header's numbers, by their keys; `rotated`: the projections whose
     rows llama.cpp wants in pairs. The architecture has the same name as in config.json.
@@ -63,6 +64,7 @@ class Family:
     thought_key: str | None
     qkv_bias: bool
     splits: tuple[str, ...]
+    normal_forms: tuple[str | None, ...]
     pre_tokenizer: str
     add_bos: bool
     gguf_template: str
@@ -77,10 +79,11 @@ class Family:
         return "" if self.opens_thought else f"{OPEN}\n"
 
     def has(self, tokenizer: Mapping[str, Any]) -> bool:
-        """Whether the contents of a tokenizer.json are this family's: byte pairs, the splits, and the special tokens."""
+        """Whether the contents of a tokenizer.json are this family's: byte pairs, splits, normal form, special tokens."""
         named = {token["content"] for token in tokenizer.get("added_tokens", [])}
-        is_bpe = (tokenizer.get("model") or {}).get("type") == "BPE"
-        return is_bpe and splits_of(tokenizer) == list(self.splits) and set(self.tokens) <= named
+        form = (tokenizer.get("normalizer") or {}).get("type")
+        plain = (tokenizer.get("model") or {}).get("type") == "BPE" and form in self.normal_forms
+        return plain and splits_of(tokenizer) == list(self.splits) and set(self.tokens) <= named
 
     def gguf_rows(self, name: str, values: Tensor, config: PreTrainedConfig) -> Tensor:
         """A matrix (or an adapter's B) with its rows in llama.cpp's order; `name` is that in Hugging Face's file.
@@ -165,7 +168,8 @@ R1_DISTILL = Family(
     chat_template=partial(_of_trl, "deepseek_r1_distill"),
     training_template=partial(_of_trl, "deepseek_r1_distill_training"),
     opens_thought=True, thought_key=None, qkv_bias=True,
-    splits=(QWEN2_SPLIT,), pre_tokenizer="deepseek-r1-qwen", add_bos=True, gguf_template=_R1_GGUF_TEMPLATE,
+    splits=(QWEN2_SPLIT,), normal_forms=(None, "NFC"), pre_tokenizer="deepseek-r1-qwen",
+    add_bos=True, gguf_template=_R1_GGUF_TEMPLATE,
     plain=(("use_sliding_window", "sliding window", False), ("hidden_act", "activation", "silu")),
     header=lambda config: {}, rotated=(), go_template="modelfile.gotmpl",
 )  # fmt: skip
@@ -174,7 +178,7 @@ CHATML_LLAMA = Family(
     tokens=(IM_START, IM_END), bos=IM_START, eos=IM_END, stops=(IM_END,),
     chat_template=lambda: _CHATML, training_template=lambda: _CHATML_TRAINING,
     opens_thought=False, thought_key=None, qkv_bias=False,
-    splits=(DIGITS, GPT2_SPLIT), pre_tokenizer="smollm", add_bos=False, gguf_template=_CHATML,
+    splits=(DIGITS, GPT2_SPLIT), normal_forms=(None,), pre_tokenizer="smollm", add_bos=False, gguf_template=_CHATML,
     plain=(("attention_bias", "attention bias", False), ("mlp_bias", "MLP bias", False),
            ("hidden_act", "activation", "silu")),
     header=_llama_header, rotated=("q_proj", "k_proj"), go_template="",
@@ -186,6 +190,12 @@ _BY_TYPE = {family.model_type: family for family in FAMILIES}
 def family_of(config: PreTrainedConfig) -> Family:
     """The family of a model whose config has been checked (`check_architecture`)."""
     return _BY_TYPE[config.model_type]
+
+
+def normalises(pre_tokenizer: str) -> bool:
+    """Whether text is to be brought into NFC for a GGUF of this pre-tokenizer, as the family's tokenizer does by itself."""
+    family = next((one for one in FAMILIES if one.pre_tokenizer == pre_tokenizer), R1_DISTILL)
+    return "NFC" in family.normal_forms
 
 
 def check_architecture(config: dict[str, Any], where: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Run a GGUF file in a real llama.cpp server inside this process (package `xllamacpp`).
 
-llama.cpp does not normalise text to NFC and Hugging Face's tokenizer does, so every text is normalised here first.
+llama.cpp does not normalise text to NFC. Where a family's tokenizer does, every text is normalised here first.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.common import FRICTION, VOICES, PushbackError
 from ..core.records import OPEN, Message, Reply, split_reply
+from .family import normalises
 from .gguf_file import Lora, check_pair, read_gguf
 from .recipe import PLAIN_SAMPLING
 
@@ -50,6 +51,8 @@ class LlamaCpp:
         tokens = header.fields.get("tokenizer.ggml.tokens")
         self.vocabulary, self.context = len(tokens.data) if tokens else 0, context
         self._bos = _added_in_front(header)
+        pre = header.get_field("tokenizer.ggml.pre")
+        self._normalises = pre is None or normalises(str(pre.contents()))
         params = _params(Path(gguf), exact, slots, threads, context, name or Path(gguf).stem)
         if lora:
             _take_adapter(params, lora, on_top)
@@ -73,7 +76,7 @@ class LlamaCpp:
 
     def tokenise(self, text: str) -> list[int]:
         """Token ids of a text in which special tokens count as such; no BOS is added."""
-        body = {"content": _nfc(text), "add_special": False, "parse_special": True}
+        body = {"content": self._normal(text), "add_special": False, "parse_special": True}
         return self._post("/tokenize", body)["tokens"]
 
     def render(self, messages: Sequence[Message]) -> str:
@@ -82,7 +85,7 @@ class LlamaCpp:
         Where the file says so, llama.cpp takes BOS out of the text and puts it in front as a token; here it stands in the text
         again.
         """
-        return self._bos + self._post("/apply-template", {"messages": _messages(messages)})["prompt"]
+        return self._bos + self._post("/apply-template", {"messages": self._normal_messages(messages)})["prompt"]
 
     @cached_property
     def opens_thought(self) -> bool:
@@ -116,7 +119,7 @@ class LlamaCpp:
 
         llama.cpp splits them where its template opens the thought; else the tags come in the text.
         """
-        body = {"messages": _messages(messages), "max_tokens": max_tokens, **GREEDY}
+        body = {"messages": self._normal_messages(messages), "max_tokens": max_tokens, **GREEDY}
         message = self._post("/v1/chat/completions", body)["choices"][0]["message"]
         thought, said = (message.get("reasoning_content") or "").strip(), message.get("content") or ""
         reply = split_reply(said, prefilled=False)
@@ -131,6 +134,12 @@ class LlamaCpp:
         values = np.full(self.vocabulary, -np.inf)
         values[[one["id"] for one in found]] = [one["logprob"] for one in found]
         return values
+
+    def _normal(self, text: str) -> str:
+        return unicodedata.normalize("NFC", text) if self._normalises else text
+
+    def _normal_messages(self, messages: Sequence[Message]) -> list[Message]:
+        return [{**message, "content": self._normal(message["content"])} for message in messages]
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         response = self._open().post(path, json=body)
@@ -163,14 +172,6 @@ def _added_in_front(header: GGUFReader) -> str:
     """BOS, where the header asks the runtime to put it in front of every prompt; else nothing."""
     adds, at, tokens = (header.get_field(f"tokenizer.ggml.{name}") for name in ("add_bos_token", "bos_token_id", "tokens"))
     return str(tokens.contents(int(at.contents()))) if adds and adds.contents() and at and tokens else ""
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def _messages(messages: Sequence[Message]) -> list[Message]:
-    return [{**message, "content": _nfc(message["content"])} for message in messages]
 
 
 def share(dial: float) -> dict[str, Any]:

@@ -152,8 +152,8 @@ def tokens_of(tokenizer: dict[str, Any], size: int, family: Family) -> tuple[lis
 
 
 def _check_family(tokenizer: dict[str, Any], family: Family) -> None:
-    form = (tokenizer.get("normalizer") or {}).get("type")
-    if not family.has(tokenizer) or form not in (None, "NFC"):
+    if not family.has(tokenizer):
+        form = (tokenizer.get("normalizer") or {}).get("type")
         named = {token["content"] for token in tokenizer.get("added_tokens", [])}
         raise PushbackError(
             f"This tokenizer.json is {(tokenizer.get('model') or {}).get('type')!r}, splits text by {splits_of(tokenizer)}, "

@@ -23,7 +23,7 @@ SNIPPETS = [
     "What is the colour of the sky?", "I've told you he's there, WE'LL see, don't; I'M", "3 33 1314151 3.14 0x1F ٣٤ ½ ²",
     " \n \n\n \t\t \t\n  x  y \r\n z", "🙂 👩‍👩‍👧‍👦 🇩🇪 ❤️", "我想在 apple 工作 1314151 天～ かな 한국어",
     "нещо на Български עברית العربية हिन्दी", "<think>\nWell.\n</think>\n\nNo.<|im_end|>\n", "<|im_start|>user\na<|im_end|>",
-    "<| im_start|> <|imstart|> <repo_name>x", "def f(x):\n    return {'a': x[1:]}  # ok\n", "",
+    "<| im_start|> <|imstart|> <repo_name>x", "cafe\u0301 A\u030a \ufb01", "def f(x):\n    return {'a': x[1:]}  # ok\n", "",
 ]  # fmt: skip
 
 

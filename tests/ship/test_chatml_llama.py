@@ -26,7 +26,7 @@ from pushback_lib.train import run
 TEXTS = [
     "I've told you he's there, don't; I'M", "3 33 1314151 3.14 0x1F ٣٤ ½ ²", " \n \n\n \t\t \t\n  x  y \r\n z", "🙂 👩‍👩‍👧 ❤️",
     "我想 apple 1314151 天～", "Български עברית हिन्दी", "<think>\nWell.\n</think>\n\nNo.<|im_end|>\n",
-    "<| im_start|> <repo_name>x", "",
+    "<| im_start|> <repo_name>x", "cafe\u0301 A\u030a \ufb01, which this family does not normalise", "",
 ]  # fmt: skip
 
 
@@ -74,10 +74,10 @@ def test_llama_cpp_renders_the_prompt_byte_for_byte_as_the_jinja(server, small, 
 
 
 def same_words(server, folder, tokenizer, talks, most):
-    """Greedy ids and probabilities in llama.cpp and in transformers, at F32."""
+    """Greedy ids and probabilities in llama.cpp and in transformers, at F32; gives how many tokens that were."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model, count = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), 0
     for messages in talks:
         prompt = server.render(messages)
         ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
@@ -87,13 +87,15 @@ def same_words(server, folder, tokenizer, talks, most):
             theirs = torch.log_softmax(model(ids).logits[0, -1].double(), -1).numpy()
         expected, found = both[0, ids.shape[1] :].tolist(), server.complete(prompt, most)
         assert list(found.ids) == expected, found.text
+        count += len(expected)
         likely = theirs > -12  # below that llama.cpp rounds what it sends
         assert np.abs(server.log_probabilities(server.tokenise(prompt)) - theirs)[likely].max() < 1e-3
+    return count
 
 
 def test_greedy_words_and_probabilities_equal_hugging_faces_at_f32(server, small, merged):
     talks = [prompt_messages(one.user, small.system, one.history) for one in draw_requests(1, 5, held_out=True)]
-    same_words(server, merged, load_tokenizer(small), talks[::3], 60)
+    assert same_words(server, merged, load_tokenizer(small), talks, 60) > 200
 
 
 def test_rows_in_the_order_of_transformers_would_say_other_words(merged, small, tmp_path, monkeypatch):
@@ -165,4 +167,4 @@ def test_the_english_words_are_the_same_in_llama_cpp_at_f32(english, tmp_path):
     file = write_gguf(english.base, tmp_path / "x.gguf", "F32", english, "baseline")
     talks = [prompt.messages(english.system) for prompt in load_prompts()[:60:20]]
     with LlamaCpp(file, exact=True) as server:
-        same_words(server, english.base, load_tokenizer(english), talks, 40)
+        assert same_words(server, english.base, load_tokenizer(english), talks, 40) > 60
