@@ -317,6 +317,7 @@ def main() -> int:
         from pushback_lib import cli
 
         assert Path(cli.__file__).is_relative_to(top), "the copy of the kit was to be tried, not the kit"
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job is started without
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
         fuzzer, drawer, before = Fuzzer(top, args.limit), Drawer(cli.parser(), args.seed), digests(top)
         for job, count in ((lambda: fuzzer.inside(cli.main, drawer.line()), args.n),
