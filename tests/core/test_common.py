@@ -10,4 +10,4 @@ def test_a_cell_shows_the_message_and_no_traceback():
     (output,) = cell.outputs
     assert (output.output_type, output.ename) == ("error", "PushbackError")
     assert len(output.traceback) == 1
-    assert "No model called 'huge'. Choose one of: tiny, 1.5b" in output.traceback[0]
+    assert "No model called 'huge'. Choose one of: tiny, english, 1.5b" in output.traceback[0]
