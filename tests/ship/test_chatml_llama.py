@@ -6,6 +6,7 @@ import torch
 from chatml_twin import twin
 from gguf import GGUFReader
 from gguf_files import TALKS
+from gguf_official import official
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.core.records import prompt_messages, split_reply
@@ -145,6 +146,20 @@ def test_ollama_takes_the_template_in_the_gguf(small, adapter, tmp_path):
     assert f'SYSTEM "{small.system}"' in text
     model = Modelfile.read(text)
     assert (model.template, model.gguf, model.text) == ("", files[0].name, text)
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+def test_tensors_and_header_equal_those_of_llama_cpps_own_converter(merged, tmp_path, kind):
+    ours = write_gguf(merged, tmp_path / "ours.gguf", kind)
+    theirs = official(merged, tmp_path, kind, CHATML_LLAMA.pre_tokenizer)
+    one, other = ({t.name: (t.tensor_type, np.asarray(t.data).tobytes()) for t in GGUFReader(path).tensors}
+                  for path in (ours, theirs))  # fmt: skip
+    assert one == other
+    own = ("general.", "GGUF.", "tokenizer.chat_template", "tokenizer.ggml.add_bos_token", "tokenizer.ggml.unknown_token_id")
+    kept = [{key: value for key, value in header(path).items() if not key.startswith(own)} for path in (ours, theirs)]
+    assert kept[0] == kept[1] | {"tokenizer.ggml.add_eos_token": False}
 
 
 # On the English model itself, where its package is

@@ -12,10 +12,12 @@ import sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/gguf-py"]
 import convert_hf_to_gguf
 from conversion.base import TextModel
+from conversion.llama import LlamaModel
 from conversion.qwen import Qwen2Model
-TextModel.get_vocab_base_pre = lambda self, tokenizer: "deepseek-r1-qwen"
-Qwen2Model.set_vocab = lambda self: self._set_vocab_gpt2()
-sys.argv = ["convert", *sys.argv[2:]]
+pre = sys.argv[2]
+TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
+Qwen2Model.set_vocab = LlamaModel.set_vocab = lambda self: self._set_vocab_gpt2()
+sys.argv = ["convert", *sys.argv[3:]]
 convert_hf_to_gguf.main()
 """
 PACKAGE = "llama-cpp-python==0.3.36"
@@ -37,10 +39,9 @@ def _convert(words: list[str], out: Path) -> Path:
     return out
 
 
-def official(model: Path, work: Path, kind: str) -> Path:
-    out = work / f"official-{kind}.gguf"
-    words = [sys.executable, "-c", DRIVER, str(_source(work)), str(model), "--outtype", kind.lower(), "--outfile", str(out)]
-    return _convert(words, out)
+def official(model: Path, work: Path, kind: str, pre_tokenizer: str) -> Path:
+    out, driver = work / f"official-{kind}.gguf", [sys.executable, "-c", DRIVER, str(_source(work)), pre_tokenizer]
+    return _convert([*driver, str(model), "--outtype", kind.lower(), "--outfile", str(out)], out)
 
 
 def official_lora(base: Path, adapter: Path, work: Path, kind: str) -> Path:
