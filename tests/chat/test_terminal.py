@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -165,8 +166,10 @@ def terminal_run(words, keys, until, wait=60):
         while seen.count(until) < number:
             assert time.monotonic() - start < wait, seen
             seen += os.read(fd, 4096)
+        time.sleep(0.5)  # a signal that comes between the sign and readline's waiting is seen with the next key only
         os.write(fd, key)
     while True:
+        assert select.select([fd], [], [], wait)[0], seen
         try:
             more = os.read(fd, 4096)
         except OSError:  # the terminal is closed
