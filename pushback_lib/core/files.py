@@ -288,6 +288,15 @@ def _is_half(line: bytes) -> bool:
     return False
 
 
+def empty_fields(row: BaseModel) -> set[str]:
+    """Of the fields that a format got later (`LATER` of its class), those that are empty; files and checksums leave them out.
+
+    Not by a serialiser of the class: pydantic turns a Ctrl-C within one into an error of its own.
+    """
+    return {name for name in getattr(row, "LATER", ()) if not getattr(row, name)}
+
+
 def to_row(row: BaseModel) -> dict[str, Any]:
-    """The row as a JSON object; `history` is left out where it is empty, so that single-turn files stay flat."""
-    return row.model_dump(mode="json", exclude=None if getattr(row, "history", ()) else {"history"})
+    """The row as a JSON object, without its `empty_fields`, and without `history` where it is empty: most rows stay flat."""
+    flat = set() if getattr(row, "history", ()) else {"history"}
+    return row.model_dump(mode="json", exclude=flat | empty_fields(row))

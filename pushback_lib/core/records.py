@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .common import PushbackError
 from .files import read_models, to_row, write_jsonl
@@ -111,11 +111,6 @@ SUBSET_OF: dict[str, Subset] = {
 }  # fmt: skip
 
 
-def without_empty(row: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The row without those of the named fields that are empty: ones that came later, and change no older file or checksum."""
-    return {name: value for name, value in row.items() if value or name not in names}
-
-
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
@@ -178,9 +173,7 @@ class Record(_Strict):
     pair: str = ""
     level: str = ""
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_empty(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_empty(serialise(self), "pair", "level")
+    LATER: ClassVar = ("pair", "level")
 
     @model_validator(mode="after")
     def _holds_together(self) -> Record:

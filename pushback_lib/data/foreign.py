@@ -114,6 +114,8 @@ def import_file(source: str | os.PathLike[str], out: str | os.PathLike[str] | No
     FORMATS) each row tells its own. Raises PushbackError if there is no such file, `out` is there already, or no row is left.
     """
     source = Path(source)
+    if source.is_dir():
+        raise PushbackError(f"{source} is a folder. Give the file in it that is to be converted.")
     out = Path(out) if out else source.with_name(f"{source.stem}-records.jsonl")
     if out.exists():
         raise PushbackError(f"{out} is there already, maybe with labels filled in by hand. Choose another --out.")

@@ -11,13 +11,13 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict
 
 from ..core.common import DATA, PushbackError
-from ..core.files import read_jsonl, read_models
-from ..core.records import UNLABELLED, Behaviour, Message, Record, Turn, load_records, prompt_messages, without_empty
+from ..core.files import empty_fields, read_jsonl, read_models
+from ..core.records import UNLABELLED, Behaviour, Message, Record, Turn, load_records, prompt_messages
 from ..language.corpus import draw_requests
 from ..language.requests import FRICTION_KINDS, Request
 
@@ -58,9 +58,7 @@ class Prompt(BaseModel):
     right: str = ""
     eager: str = ""
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_empty(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_empty(serialise(self), "level", "must_not", "also_right", "right", "eager")
+    LATER: ClassVar = ("level", "must_not", "also_right", "right", "eager")
 
     @property
     def asked(self) -> str:
@@ -181,8 +179,8 @@ def _from_request(request: Request, number: int) -> Prompt:
 
 def prompt_set_hash(prompts: Sequence[Prompt]) -> str:
     """SHA-256 of the prompts, whatever their order: figures of two sets do not compare."""
-    lines = sorted(json.dumps(prompt.model_dump(mode="json"), sort_keys=True) for prompt in prompts)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    rows = (prompt.model_dump(mode="json", exclude=empty_fields(prompt)) for prompt in prompts)
+    return hashlib.sha256("\n".join(sorted(json.dumps(row, sort_keys=True) for row in rows)).encode()).hexdigest()
 
 
 def short_prompts(prompts: Sequence[Prompt], n_pairs: int) -> list[Prompt]:

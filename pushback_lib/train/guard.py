@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.common import PushbackError
-from ..core.files import replacing
+from ..core.files import empty_fields, replacing
 from ..core.folders import remove_folder
 from ..core.records import Record
 from ..model.checks import fingerprint
@@ -95,7 +95,7 @@ def identity(recipe: Recipe, records: Sequence[Record], validation: Sequence[Rec
 def _digest(records: Sequence[Record]) -> str:
     digest = hashlib.sha256()
     for record in records:
-        digest.update(record.model_dump_json().encode())
+        digest.update(record.model_dump_json(exclude=empty_fields(record)).encode())
     return digest.hexdigest()
 
 

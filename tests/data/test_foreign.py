@@ -118,6 +118,13 @@ def test_what_comes_of_a_file_is_told(tmp_path, capsys):
     assert load_records(tmp_path / "f-records.jsonl")[0].id == "7"
 
 
+def test_a_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (".", str(tmp_path)):
+        with pytest.raises(PushbackError, match=r"is a folder\. Give the file in it"):
+            import_file(folder)
+
+
 def test_labels_that_were_filled_in_are_not_overwritten(tmp_path):
     (tmp_path / "f.jsonl").write_text(json.dumps(ROWS[0][0]))
     import_file(tmp_path / "f.jsonl")

@@ -23,7 +23,7 @@ from pushback_lib.measure.likelihood import (
     preferences_plot,
 )
 from pushback_lib.measure.prompts import bundled_prompts, held_out_requests, is_friction
-from pushback_lib.measure.run import local_run
+from pushback_lib.measure.run import evaluate, local_run
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.model.voices import load_voices
 
@@ -132,12 +132,15 @@ def test_where_the_prompt_opens_no_thought_the_baseline_has_none(speaker, run, v
     assert speaker.tokenizer.decode(before).endswith(f"<|im_start|>assistant\n{head}")
 
 
-def test_the_shipped_adapter_turns_the_preference_around_and_leaves_the_twins(speaker, run):
-    found = preferences_of(compare_answers(speaker, run))
-    likelier = {(line.prompts, line.voice): line.likelier.share for line in found.lines if line.about == "all"}
+def test_after_its_own_thought_the_shipped_adapter_prefers_the_right_answer_and_leaves_the_twins(speaker, run):
+    """Without a thought it does not: the friction of the bundled model sits there."""
+    found = preferences_of(compare_answers(speaker, run, evaluate(speaker, PROMPTS)))
+    likelier = {(line.prompts, line.voice, line.thinking): line.likelier.share for line in found.lines
+                if (line.about, line.against) == ("all", "eager")}  # fmt: skip
     friction, plain = CALLED_FOR[True], CALLED_FOR[False]
-    assert likelier[friction, BASELINE] < 0.3 < 0.7 < likelier[friction, FRICTION]
-    assert likelier[plain, FRICTION] > 0.7
+    assert likelier[friction, BASELINE, "own"] < 0.3 < 0.7 < likelier[friction, FRICTION, "own"], likelier
+    assert likelier[plain, FRICTION, "own"] > 0.7, likelier
+    assert likelier[friction, FRICTION, "none"] < 0.5, likelier
 
 
 def conditions(rows):
@@ -211,7 +214,7 @@ def prompt_file(tmp_path):
 @pytest.mark.slow
 def test_the_command_writes_rows_figures_and_a_plot_and_adds_to_the_report_of_an_evaluation(tmp_path, prompt_file, capsys):
     command = ["eval", "--prompts", str(prompt_file), "--out", str(tmp_path / "out")]
-    names = {"likelihood.jsonl", "likelihood.json", "likelihood.png"}
+    names = {".pushback", "likelihood.jsonl", "likelihood.json", "likelihood.png"}
     assert main([*command, "--likelihood"]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     assert "Report: " not in capsys.readouterr().out
@@ -227,7 +230,7 @@ def test_the_command_writes_rows_figures_and_a_plot_and_adds_to_the_report_of_an
         assert likelihood.HOW.split("'")[0] in (tmp_path / "out" / name).read_text(encoding="utf-8")
     assert "Report: " in capsys.readouterr().out
     assert main([*command, "--likelihood", "--max-tokens", "7"]) == 2
-    assert "of another run (max_tokens: 220, now 7)" in capsys.readouterr().err
+    assert "max_tokens: 220, now 7;" in capsys.readouterr().err
 
 
 def test_prompts_without_answers_are_an_error_before_anything_is_loaded(capsys, tmp_path):
@@ -236,4 +239,4 @@ def test_prompts_without_answers_are_an_error_before_anything_is_loaded(capsys, 
     assert main(["eval", "--likelihood", "--out", str(tmp_path / "out")]) == 2
     assert "Pass --prompts data/easy/eval.jsonl" in capsys.readouterr().err
     assert main(["eval", "--likelihood", "--backend", "server", "--prompts", str(DATA / "easy" / "eval.jsonl")]) == 2
-    assert "which servers do not tell" in capsys.readouterr().err
+    assert "which no server tells" in capsys.readouterr().err
