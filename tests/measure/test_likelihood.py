@@ -211,7 +211,7 @@ def prompt_file(tmp_path):
 @pytest.mark.slow
 def test_the_command_writes_rows_figures_and_a_plot_and_adds_to_the_report_of_an_evaluation(tmp_path, prompt_file, capsys):
     command = ["eval", "--prompts", str(prompt_file), "--out", str(tmp_path / "out")]
-    names = {"likelihood.jsonl", "likelihood.json", "likelihood.png"}
+    names = {".pushback", "likelihood.jsonl", "likelihood.json", "likelihood.png"}
     assert main([*command, "--likelihood"]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     assert "Report: " not in capsys.readouterr().out
@@ -227,7 +227,7 @@ def test_the_command_writes_rows_figures_and_a_plot_and_adds_to_the_report_of_an
         assert likelihood.HOW.split("'")[0] in (tmp_path / "out" / name).read_text(encoding="utf-8")
     assert "Report: " in capsys.readouterr().out
     assert main([*command, "--likelihood", "--max-tokens", "7"]) == 2
-    assert "of another run (max_tokens: 220, now 7)" in capsys.readouterr().err
+    assert "max_tokens: 220, now 7;" in capsys.readouterr().err
 
 
 def test_prompts_without_answers_are_an_error_before_anything_is_loaded(capsys, tmp_path):
