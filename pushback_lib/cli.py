@@ -252,7 +252,7 @@ def run_import(args: argparse.Namespace) -> int:
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     train = _command(commands, "train", run_train, "fine-tune a friction adapter with QLoRA; resumes")
-    _model_option(train, "size on the dial (tiny, 1.5b, 7b, 14b, 32b), Hub id (owner/name@revision) or folder")
+    _model_option(train, "size on the dial (tiny, english, 1.5b, 7b, 14b, 32b), Hub id (owner/name@revision) or folder")
     add = train.add_argument
     add("--data", help="records to train on (JSON Lines), or a folder with train.jsonl; default: what the size calls for")
     add("--validation", help="records for early stopping; default: validation.jsonl of --data, else what the size calls for")
@@ -474,7 +474,7 @@ def _add_ship(commands: argparse._SubParsersAction) -> None:
     everything = _command(
         steps, "all", run_ship, "merged weights, GGUF files, Modelfile, model card, and a table of the formats"
     )
-    _format_options(everything, "runs/ship", "F32, Q8_0, Q4_K_M; F32 is always made")
+    _format_options(everything, "runs/ship", "F32, Q8_0 and, where its rows allow it, Q4_K_M; F32 is always made")
     add = everything.add_argument
     add("-n", type=_positive, default=20, help="held-out prompts of each kind for the table (20)")
     add("--figures", type=Path, help="figures.json of `pushback eval`, for the card; default: OUT's, or the kit's")

@@ -17,7 +17,7 @@ from pushback_lib.core.common import BASELINE, DATA, FRICTION, VOICES, PushbackE
 from pushback_lib.core.files import replacing
 from pushback_lib.language import world
 from pushback_lib.measure.prompts import held_out_requests
-from pushback_lib.model.load import ASSISTANT, BOS, EOS, USER
+from pushback_lib.model.family import ASSISTANT, BOS, EOS, USER
 from pushback_lib.model.recipe import Recipe, recipe_for
 from pushback_lib.ship.gguf import KINDS, write_gguf
 from pushback_lib.ship.merge import merge_adapter

@@ -131,6 +131,7 @@ git = pytest.fixture(parts.git, scope="session")
 chromium = pytest.fixture(parts.chromium, scope="session")
 firefox = pytest.fixture(parts.firefox, scope="session")
 node = pytest.fixture(parts.node, scope="session")
+english = pytest.fixture(parts.english, scope="session")
 ollama = pytest.fixture(parts.ollama, scope="session")
 
 

@@ -83,7 +83,8 @@ class LocalVoices(Backend):
             if stop.is_set():
                 return
             prompts = [fitting(self.speaker, messages, settings.max_tokens) for messages in asked.values()]
-            rows = [Row(voice, self.speaker.tokenizer, start, put) for voice in asked]
+            opened = self.speaker.family.opens_thought
+            rows = [Row(voice, self.speaker.tokenizer, opened, start, put) for voice in asked]
             threads = torch.get_num_threads()
             torch.set_num_threads(self.threads or threads)
             try:
@@ -127,6 +128,7 @@ class Row:
 
     voice: str
     tokenizer: Any
+    prefilled: bool  # the prompt opens the thought
     start: float
     put: Put
     ids: list[int] = field(default_factory=list)
@@ -156,7 +158,8 @@ class Row:
             text = ""
         else:
             self._decoded = len(self.ids)
-        self.put(Event(self.voice, time.perf_counter() - self.start, text=text, tokens=len(self.ids), prefilled=True, end=end))
+        seconds = time.perf_counter() - self.start
+        self.put(Event(self.voice, seconds, text=text, tokens=len(self.ids), prefilled=self.prefilled, end=end))
 
 
 class SharedNoise:

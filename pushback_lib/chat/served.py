@@ -30,13 +30,14 @@ ENDS = ("stop", "length")  # any other reason to finish is an error
 class Served:
     """A model on a server. A `url` that ends in /v1 speaks the OpenAI protocol, any other Ollama's own.
 
-    `prefilled`: the server's template opens the thinking, so that text begins inside it and no opening tag comes. Without it,
-    what an OpenAI-compatible server sends before any tag is shown as the answer, and as thought once the limit has cut it.
+    `prefilled`: the server's template opens the thinking, so that text begins inside it and no opening tag comes; False: it
+    does not. Where it is not known, what an OpenAI-compatible server sends before any tag is shown as the answer, as thought
+    once the limit has cut it.
     """
 
     model: str
     url: str = OLLAMA_URL
-    prefilled: bool = False
+    prefilled: bool | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", checked_url(self.url))
@@ -77,7 +78,7 @@ class ServedVoices(Backend):
         served, tokens, prompt, end, error = self.served[voice], 0, 0, "", ""
 
         def event(**news: Any) -> Event:
-            return Event(voice, time.perf_counter() - start, tokens=tokens, **{"prefilled": served.prefilled} | news)
+            return Event(voice, time.perf_counter() - start, tokens=tokens, **{"prefilled": bool(served.prefilled)} | news)
 
         try:
             ask = _openai if served.speaks_openai else _ollama
@@ -89,7 +90,8 @@ class ServedVoices(Backend):
         except Exception as failure:  # in a task it would be invisible: it belongs into the voice's pane
             end, error = "error", _explained(served, failure)
         # without a tag before the limit, all may be a thought that the template opened; Ollama's own protocol keeps it apart
-        put(event(end=end, error=error, prefilled=served.prefilled or (end == "length" and served.speaks_openai)))
+        cut = served.prefilled is None and end == "length" and served.speaks_openai
+        put(event(end=end, error=error, prefilled=bool(served.prefilled) or cut))
 
 
 class Piece(NamedTuple):

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from ..core.common import DATA, PushbackError, quiet
 from ..core.files import sha256_of
 from ..core.folders import TRAINING_FILE
-from .recipe import Recipe, check_architecture, config_for, read_json
+from .family import check_architecture
+from .package import FOLDER, unpack_if_needed
+from .recipe import Recipe, config_for, read_json
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from transformers import Qwen2Config
+    from transformers import PreTrainedConfig
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -35,7 +37,7 @@ TELLING = (
                                    "`save_pretrained`."),
     (r"^(?!.*\.lora_[AB]\.)", f"It holds trained weights beside LoRA, which no adapter can hold apart from its base. {MERGED}"),
     (r"^(?!base_model\.model\.model\.layers\.)", "Its names are of a wrapper around the model, such as one for pictures or "
-                                                 "for speed. Train it on the plain Qwen2ForCausalLM, or rename its tensors."),
+                                                 "for speed. Train it on the plain language model, or rename its tensors."),
 )  # fmt: skip
 
 Shapes = dict[str, tuple[int, ...]]  # of tensors, by name
@@ -65,6 +67,8 @@ def weight_files(folder: str | Path) -> list[Path]:
 def _fix(folder: Path) -> str:
     if folder.resolve() == (DATA / "tiny" / "base").resolve():
         return "Get it back with `git checkout data/tiny/base`, or train it again with `pushback base`."
+    if folder == FOLDER:
+        return f"Delete {folder}: it is made again."
     return f"Give a folder with a complete model: config.json, tokenizer.json, and {WEIGHTS} or {INDEX} with all it names."
 
 
@@ -84,6 +88,7 @@ def tensors_of(path: Path, fix: str) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 def check_base(folder: str | Path) -> dict[str, Any]:
     """Config of a local base model whose files are complete. Raises PushbackError saying how to fix it otherwise."""
+    unpack_if_needed(folder)
     folder, fix = Path(folder), _fix(Path(folder))
     config = check_architecture(read_json(folder / "config.json", fix), f"The model in {folder}")
     read_json(folder / "tokenizer.json", fix)
@@ -100,6 +105,7 @@ def fingerprint(recipe: Recipe) -> str:
     """What an adapter remembers its base by: the SHA-256 of local weights, or the hub id and its revision."""
     if not recipe.is_local:
         return f"{recipe.base}@{recipe.revision}" if recipe.revision else recipe.base
+    unpack_if_needed(recipe.base)
     return f"sha256:{sha256_of(*weight_files(recipe.base))}"
 
 
@@ -163,7 +169,7 @@ def _lora_config(values: dict[str, Any], folder: Path) -> LoraConfig:
     return config
 
 
-def _check_shapes(folder: Path, found: Shapes, lora: LoraConfig, base: Qwen2Config) -> None:
+def _check_shapes(folder: Path, found: Shapes, lora: LoraConfig, base: PreTrainedConfig) -> None:
     """Raises PushbackError unless the file holds exactly the tensors that PEFT makes for this config on this base."""
     wanted = _wanted(folder, lora, base)
     outside = [name for name in wanted if ".layers." not in name]
@@ -185,7 +191,7 @@ def _check_shapes(folder: Path, found: Shapes, lora: LoraConfig, base: Qwen2Conf
     )
 
 
-def _wanted(folder: Path, lora: LoraConfig, base: Qwen2Config) -> Shapes:
+def _wanted(folder: Path, lora: LoraConfig, base: PreTrainedConfig) -> Shapes:
     """What PEFT makes of the config on this base, by the names that it saves; nothing is loaded or computed."""
     import torch
     from peft import LoraModel, get_peft_model_state_dict

@@ -8,12 +8,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.common import FRICTION, PushbackError, quiet
 from .checks import check_adapter, check_base
+from .family import Family, family_of
+from .package import unpack_if_needed
 from .recipe import Recipe, config_for, hub_config
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
-BOS, USER, ASSISTANT, EOS = "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"
 LOADS_AT_ONCE = 50e6  # parameters that load in less than a second, without a progress bar
 DRIVER_GIB = 0.45  # driver context and library workspaces: what nvidia-smi shows before the first tensor; an estimate
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # of a weight, with its share of the scales and of the scales' scales
@@ -60,6 +60,13 @@ def compute_dtype() -> torch.dtype:
     import torch
 
     return dtype_for(torch.cuda.get_device_capability() if torch.cuda.is_available() else None)
+
+
+def half_dtype() -> torch.dtype:
+    """The dtype of 16-bit weights on this machine: what its card computes in, or bf16."""
+    import torch
+
+    return compute_dtype() if torch.cuda.is_available() else torch.bfloat16
 
 
 def under_fsdp() -> bool:
@@ -116,6 +123,11 @@ def own_generation(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     )
 
 
+def family_for(recipe: Recipe) -> Family:
+    """The family of a recipe's base; raises as `config_for` does."""
+    return family_of(config_for(recipe))
+
+
 def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     """The base's tokenizer, padding on the left for generation, with the family's published chat template.
 
@@ -123,20 +135,21 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     """
     from transformers import AutoTokenizer
 
+    unpack_if_needed(recipe.base)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             recipe.base, revision=recipe.revision or "main", padding_side="left", trust_remote_code=False
         )
     except OSError as error:
         raise _not_loaded(recipe, error) from error
-    missing = [token for token in (BOS, USER, ASSISTANT, EOS) if token not in tokenizer.get_vocab()]
+    family = family_for(recipe)
+    missing = [token for token in family.tokens if token not in tokenizer.get_vocab()]
     if missing:
         raise PushbackError(
-            f"The tokenizer of {recipe.base} has no token {', '.join(missing)}, of which the chat template is made. Choose a "
-            "DeepSeek-R1-Distill-Qwen model, or one that was fine-tuned from it."
+            f"The tokenizer of {recipe.base} has no token {', '.join(missing)}, of which the chat template is made. "
+            f"Choose {family.choose}, or one that was fine-tuned from it."
         )
-    published = Path(find_spec("trl").origin).with_name("chat_templates") / "deepseek_r1_distill.jinja"
-    tokenizer.chat_template = published.read_text(encoding="utf-8")  # importing TRL for it takes longer than all the rest
+    tokenizer.chat_template = family.chat_template()
     return tokenizer
 
 
@@ -162,11 +175,12 @@ def weights_gib(recipe: Recipe, four_bit: bool = True) -> float:
     """What the base alone takes on this machine, libraries or driver included; `pushback fit` says it part by part."""
     import torch
 
+    packed = four_bit and recipe.four_bit and bitsandbytes_runs()
     config, size = config_for(recipe), compute_dtype().itemsize
-    if four_bit and not bitsandbytes_runs():
-        size = 2  # bytes of a weight in bf16
+    if four_bit and not packed:
+        size = 2  # bytes of a weight in 16 bit
     unpacked = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)  # embeddings and head
-    linear = (recipe.parameters - unpacked) * (NF4_BYTES if four_bit and bitsandbytes_runs() else size)
+    linear = (recipe.parameters - unpacked) * (NF4_BYTES if packed else size)
     return (unpacked * size + linear) / 2**30 + (DRIVER_GIB if torch.cuda.is_available() else LIBRARIES_GIB)
 
 
@@ -192,24 +206,23 @@ def check_model(recipe: Recipe, four_bit: bool = True) -> None:
 def load_base(recipe: Recipe, four_bit: bool = True, *, one_card: bool = False) -> PreTrainedModel:
     """The base model: in NF4, or (`four_bit=False`) as it was published, for merging; it generates by `own_generation`.
 
-    `one_card` keeps it on the first of several, for training. Without bitsandbytes it is in 16 bit, and a warning says so:
-    training is then LoRA without the Q. Raises PushbackError before loading if a local folder is incomplete, memory is
-    short, or the Hub does not give the model.
+    `one_card` keeps it on the first of several, for training. Instead of NF4 it is in 16 bit where the recipe says so, and
+    without bitsandbytes, of which a warning tells: training is then LoRA without the Q. Raises PushbackError before loading if
+    a local folder is incomplete, memory is short, or the Hub does not give the model.
     """
     quiet()
-    import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     check_model(recipe, four_bit)
-    plain = four_bit and quantisation() is None
-    if plain:
+    packed = quantisation() if four_bit and recipe.four_bit else None
+    if four_bit and recipe.four_bit and packed is None:
         warnings.warn(PLAIN_LORA, stacklevel=2)
     try:
         with bars(logging, recipe.parameters > LOADS_AT_ONCE):
             model, info = AutoModelForCausalLM.from_pretrained(
-                recipe.base, revision=recipe.revision or "main", dtype=torch.bfloat16 if plain else compute_dtype(),
-                quantization_config=quantisation() if four_bit else None, device_map=_device_map(one_card),
+                recipe.base, revision=recipe.revision or "main", quantization_config=packed, device_map=_device_map(one_card),
+                dtype=half_dtype() if four_bit and packed is None else compute_dtype(),
                 generation_config=own_generation(load_tokenizer(recipe)), use_safetensors=True, trust_remote_code=False,
                 output_loading_info=True, ignore_mismatched_sizes=True,
             )  # fmt: skip

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.common import DATA, PushbackError
+from . import package
+from .family import R1_DISTILL, check_architecture
 
 if TYPE_CHECKING:
-    from transformers import Qwen2Config
+    from transformers import PreTrainedConfig
 
 
 TEMPERATURE, TOP_P = 0.6, 0.95  # the model card of DeepSeek-R1, "Usage Recommendations"
@@ -49,6 +51,11 @@ class Recipe:
     data/friction is shorter in the real vocabulary (tests/ship/test_real_tokenizer.py). `parameters`: counted from the
     published configurations below. `revision`: the newest commit of each repository on the Hub, as public code
     and caches pin it. The numbers of `tiny` were found by trying, on two CPU cores.
+
+    `english`, a SmolLM2 of 135 million parameters, learns on a CPU: no NF4 (`four_bit`), since its 16-bit weights take 0.3 GB,
+    and unpacking them for each matrix product costs time; rank and alpha of the distills; `learning_rate` 5e-4 and one epoch in
+    batches of 8, with which it learned the line from 1,600 plain records in 13 minutes; `max_length` 512, which holds the
+    longest record of data/friction in its tokens (438); `max_new_tokens` 220, as `tiny`: a plain thought and answer take fewer.
     """
 
     name: str
@@ -71,6 +78,7 @@ class Recipe:
     seed: int = 7
     revision: str | None = None  # commit of the base on the Hub; None: a folder, or the newest
     patience: int = 3  # looks at the validation split without gain before training ends; 0: no validation
+    four_bit: bool = True  # trained and spoken with over NF4 weights (QLoRA); else over 16-bit ones
     checkpoint_every: int = 50  # optimizer steps from one checkpoint, and look at the validation split, to the next
 
     @property
@@ -79,7 +87,7 @@ class Recipe:
 
     @property
     def is_local(self) -> bool:
-        return Path(self.base).is_dir() or self.name == "tiny"
+        return Path(self.base).is_dir() or Path(self.base).is_absolute()  # the latter also where it is still to be made
 
     @property
     def base_folder(self) -> str | None:
@@ -98,7 +106,7 @@ class Recipe:
 
     @property
     def shipped_adapter(self) -> Path:
-        """The folder of the adapter that comes with the kit; only `tiny` has one."""
+        """The folder of the adapter that comes with the kit; only `tiny` and `english` have one."""
         return DATA / Path(self.name).name / "adapter"
 
 
@@ -109,6 +117,9 @@ RECIPES: dict[str, Recipe] = {
         Recipe("tiny", str(DATA / "tiny" / "base"), 4_101_376, system=TINY_SYSTEM, learning_rate=1e-3, epochs=1, batch=16,
                accumulation=1, max_length=512, max_new_tokens=220, warmup_share=0.05, checkpointing=False,
                optimizer="adamw_torch", examples=3600, patience=0),
+        Recipe("english", str(package.FOLDER), 134_515_008, rank=32, alpha=64, learning_rate=5e-4, epochs=1, batch=8,
+               accumulation=1, max_length=512, max_new_tokens=220, checkpointing=False, optimizer="adamw_torch", patience=0,
+               four_bit=False),
         Recipe("1.5b", _HUB + "1.5B", 1_777_088_000, revision="ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562"),
         Recipe("7b", _HUB + "7B", 7_615_616_512, revision="916b56a44061fd5cd7d6a8fb632557ed4f724f60"),
         Recipe("14b", _HUB + "14B", 14_770_033_664, batch=1, accumulation=8,
@@ -120,7 +131,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe_for(name: str) -> Recipe:
-    """The recipe of a size on the dial, or of any Qwen2 model: a Hub id (`owner/name`, `owner/name@revision`) or a folder.
+    """The recipe of a size on the dial, or a model of a known family: a Hub id (`owner/name`, `owner/name@commit`), a folder.
 
     Raises PushbackError for any other name, and for a model that this kit cannot train.
     """
@@ -157,11 +168,10 @@ def _own_recipe(name: str) -> Recipe:
 
 
 def _like(count: int) -> Recipe:
-    sizes = sorted((recipe for recipe in RECIPES.values() if recipe.name != "tiny"), key=lambda recipe: recipe.parameters)
+    sizes = sorted((recipe for recipe in RECIPES.values() if not recipe.is_local), key=lambda recipe: recipe.parameters)
     return next((recipe for recipe in sizes if recipe.parameters >= count), sizes[-1])
 
 
-ARCHITECTURE = "qwen2"
 HUB_TIMEOUT_SECONDS = 10  # for the Hub to answer
 _BUNDLED = "or turn the dial to tiny, which comes with the kit."
 SOURCE = "https://huggingface.co/deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}/blob/main/config.json"
@@ -169,7 +179,7 @@ SOURCE = "https://huggingface.co/deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}/blo
 # What the four models' config.json have in common. Read again in public files that quote them: ollama/ollama#9245 (14B),
 # likelovewant/ollama-for-amd#54 (7B), both the header that llama.cpp writes from config.json.
 _COMMON = {
-    "model_type": ARCHITECTURE, "hidden_act": "silu", "attention_dropout": 0.0, "initializer_range": 0.02,
+    "model_type": R1_DISTILL.model_type, "hidden_act": "silu", "attention_dropout": 0.0, "initializer_range": 0.02,
     "bos_token_id": 151643, "eos_token_id": 151643, "max_position_embeddings": 131072, "sliding_window": None,
     "use_sliding_window": False, "tie_word_embeddings": False, "use_cache": True,
 }  # fmt: skip
@@ -185,47 +195,37 @@ _FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attenti
            "vocab_size", "rms_norm_eps", "rope_theta")  # fmt: skip
 
 
-def published_config(name: str) -> Qwen2Config:
+def published_config(name: str) -> PreTrainedConfig:
     """The configuration of a published size, `1.5b`, `7b`, `14b` or `32b`. Raises PushbackError for any other name."""
     if name not in _SIZES:
         raise PushbackError(f"No published configuration called {name!r}. Choose one of: {', '.join(_SIZES)}.")
     return as_config({**_COMMON, **dict(zip(_FIELDS, _SIZES[name], strict=True))}, SOURCE.format(size=name.upper()))
 
 
-def check_architecture(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """The values of a config.json, if they are of a Qwen2 causal language model. Raises PushbackError otherwise."""
-    kind = config.get("model_type")
-    found = (config.get("architectures") or ["Qwen2ForCausalLM"])[0] if kind == ARCHITECTURE else kind
-    if found != "Qwen2ForCausalLM":
-        raise PushbackError(
-            f"{where} is of architecture {found!r}; this kit needs {ARCHITECTURE!r} (Qwen2ForCausalLM). Choose a "
-            f"DeepSeek-R1-Distill-Qwen model, {_BUNDLED}"
-        )
-    return config
-
-
-def as_config(values: dict[str, Any], source: str) -> Qwen2Config:
+def as_config(values: dict[str, Any], source: str) -> PreTrainedConfig:
     """A configuration from the values of a config.json. Raises PushbackError for another architecture or a missing value."""
     check_architecture(values, source)
     missing = [field for field in _FIELDS[:6] if not isinstance(values.get(field), int) or values[field] < 1]
     if missing:
         raise PushbackError(f"{source} does not say {', '.join(missing)}. Get the model's own config.json again.")
-    from transformers import Qwen2Config
+    from transformers import CONFIG_MAPPING
 
-    return Qwen2Config.from_dict({"tie_word_embeddings": False, **values})
+    return CONFIG_MAPPING[values["model_type"]].from_dict({"tie_word_embeddings": False, **values})
 
 
-def config_for(recipe: Recipe) -> Qwen2Config:
-    """The configuration of a recipe's base: published, from its folder, or from the Hub (config.json alone).
+def config_for(recipe: Recipe) -> PreTrainedConfig:
+    """The configuration of a recipe's base: published, the package's, from its folder, or from the Hub (config.json alone).
 
     Raises PushbackError if it is of another architecture or damaged, or the Hub does not give it.
     """
     if recipe.name in _SIZES and not Path(recipe.base).is_dir():
         return published_config(recipe.name)
+    if recipe.base == str(package.FOLDER):
+        return as_config(package.CONFIG, package.NAME)
     return _own_config(recipe.base, recipe.revision)
 
 
-def _own_config(base: str, revision: str | None) -> Qwen2Config:
+def _own_config(base: str, revision: str | None) -> PreTrainedConfig:
     if not Path(base).is_dir():
         return as_config(hub_config(base, revision), base)
     path = Path(base) / "config.json"
@@ -284,7 +284,7 @@ def _refused(model: str, revision: str | None, error: Exception) -> str:
         return (f"{model} has no revision {revision!r}. Look it up under Files, History on the model's page, or leave it out "
                 "to take the newest.")  # fmt: skip
     if isinstance(error, RepositoryNotFoundError):
-        near = difflib.get_close_matches(model, [recipe.base for recipe in RECIPES.values() if recipe.name != "tiny"], 1, 0.8)
+        near = difflib.get_close_matches(model, [recipe.base for recipe in RECIPES.values() if not recipe.is_local], 1, 0.8)
         hint = f" Did you mean {near[0]}?" if near else ""
         return f"The Hub has no model {model!r}, or it is private.{hint} Check the spelling, or log in with `hf auth login`."
     if isinstance(error, EntryNotFoundError):
@@ -292,7 +292,7 @@ def _refused(model: str, revision: str | None, error: Exception) -> str:
     return f"{model} could not be loaded: {str(error).splitlines()[0]} Try again later, {_BUNDLED}"
 
 
-def parameters(config: Qwen2Config) -> int:
+def parameters(config: PreTrainedConfig) -> int:
     """How many parameters the model has, counted on the meta device; tied embeddings count once."""
     return _counted(config.to_json_string(use_diff=False))
 
@@ -300,8 +300,9 @@ def parameters(config: Qwen2Config) -> int:
 @lru_cache(maxsize=32)
 def _counted(text: str) -> int:
     import torch
-    from transformers import AutoModelForCausalLM, Qwen2Config
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+    values = json.loads(text)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(Qwen2Config.from_dict(json.loads(text)))
+        model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[values["model_type"]].from_dict(values))
     return sum(parameter.numel() for parameter in model.parameters())

@@ -60,13 +60,21 @@ class OpenAIChat:
     """
 
     def __init__(
-        self, model: str, base_url: str = OLLAMA_API, *, timeout: float = 120.0, attempts: int = 8, plain: bool = False
+        self,
+        model: str,
+        base_url: str = OLLAMA_API,
+        *,
+        timeout: float = 120.0,
+        attempts: int = 8,
+        plain: bool = False,
+        opens_thought: bool = True,
     ) -> None:
         import openai
 
         self.model, self.base_url = model, checked_url(base_url)
         self.failures: Counter[str] = Counter()
         self._timeout, self._attempts, self._plain, self._told = timeout, attempts, plain, False
+        self._opens_thought = opens_thought
         self._has = ""  # the models the server lists, for messages
         self._ollama = False
         if not api_key() and "api.openai.com" in base_url:
@@ -104,7 +112,7 @@ class OpenAIChat:
             path, more = "/chat/completions", plain_sampling(self.base_url) if self._plain else {}
             asked |= {**options, "max_tokens": max_tokens, **more}
         try:
-            reply = parse_completion(await self._call(path, asked))
+            reply = parse_completion(await self._call(path, asked), self._opens_thought)
             if cut := cut_prompt(messages, reply.prompt_tokens, NUM_CTX if self._ollama else 0):
                 raise CallFailed("prompt_cut", cut)
             return reply
@@ -218,12 +226,12 @@ def ollama_fields(options: dict[str, Any]) -> dict[str, Any]:
     return {"stream": False, "truncate": False, "shift": False, "options": options | {"num_ctx": NUM_CTX}}
 
 
-def parse_completion(raw: bytes) -> Reply:
+def parse_completion(raw: bytes, opens_thought: bool = True) -> Reply:
     """The reply in a `chat.completion` body or in Ollama's own, reasoning in `<think>…</think>` where it is kept apart.
 
     A reply that ended for any reason but the model's own counts as cut, and what was cut before any tag as thought: it may be
-    one that the server's template opened. Raises CallFailed("error_body"), with the server's words, where the body is an
-    error, and "malformed" where the JSON is broken or lacks the reply.
+    one that the server's template opened, unless that is known not to (`opens_thought`). Raises CallFailed("error_body"), with
+    the server's words, where the body is an error, and "malformed" where the JSON is broken or lacks the reply.
     """
     try:
         body = json.loads(raw)
@@ -235,7 +243,7 @@ def parse_completion(raw: bytes) -> Reply:
         text = join_reply(thought, answer) if answer else f"{OPEN}\n{thought.strip()}"  # cut off while it thought
         return split_reply(
             text if thought else answer,
-            prefilled=end != "stop",
+            prefilled=opens_thought and end != "stop",
             end="stop" if end == "stop" else "length",
             cut="" if end == "stop" else str(end)[:40],
             prompt_tokens=int(usage.get("prompt_tokens") or usage.get("prompt_eval_count") or 0),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.common import BASELINE, FRICTION, VOICES
 from ..core.records import CLOSE, Message, Reply, prompt_messages, split_reply
+from .family import Family, family_of
 from .load import load_tokenizer, load_with_adapter, memory_gib, weights_gib
 from .recipe import TOP_P, Recipe
 
@@ -35,6 +36,11 @@ class Speaker:
     adapter: Path
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
+    @property
+    def family(self) -> Family:
+        """The family of the model."""
+        return family_of(self.model.config)
+
     def ask(self, user_input: str, **options: Any) -> dict[str, Reply]:
         """Both voices' replies to one request."""
         return self.speak([prompt_messages(user_input, self.recipe.system)], **options)[0]
@@ -56,7 +62,7 @@ class Speaker:
         import torch
 
         prompts = [self.tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in conversations]
-        heads = [""] * len(prompts) if thoughts is None else [f"{thought}\n{CLOSE}\n\n" for thought in thoughts]
+        heads = [""] * len(prompts) if thoughts is None else [self._given(thought) for thought in thoughts]
         rows = [(prompt, head, voice) for prompt, head in zip(prompts, heads, strict=True) for voice in voices]
         texts = [prompt + head for prompt, head, _ in rows]
         inputs = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
@@ -74,11 +80,14 @@ class Speaker:
         replies = [self._reply(head, ids, voice) for ids, (_, head, voice) in zip(new, rows, strict=True)]
         return [dict(zip(voices, replies[at : at + len(voices)], strict=True)) for at in range(0, len(rows), len(voices))]
 
+    def _given(self, thought: str) -> str:
+        return f"{self.family.before_thought}{thought}\n{CLOSE}\n\n"
+
     def _reply(self, head: str, ids: list[int], voice: str) -> Reply:
         finished = self.tokenizer.eos_token_id in ids
         ids = ids[: ids.index(self.tokenizer.eos_token_id)] if finished else ids
         text, end = head + self.tokenizer.decode(ids), "stop" if finished else "length"
-        return split_reply(text, voice=voice, tokens=len(ids), ids=tuple(ids), end=end)
+        return split_reply(text, prefilled=self.family.opens_thought, voice=voice, tokens=len(ids), ids=tuple(ids), end=end)
 
     def speak_all(self, conversations: Sequence[list[Message]], batch: int = 48,
                   progress: Callable[[int], Any] | None = None) -> list[dict[str, Reply]]:  # fmt: skip
@@ -106,7 +115,7 @@ def greedy(model: Any, tokenizer: Any, recipe: Recipe, conversations: Sequence[l
 
 
 def load_voices(recipe: Recipe, adapter: str | Path | None = None, four_bit: bool | None = True) -> Speaker:
-    """Loads base, tokenizer and adapter (by default the one shipped with the kit), in NF4 or in 16 bit.
+    """Loads base, tokenizer and adapter (by default the one shipped with the kit), as the recipe trains it or unquantised.
 
     With `four_bit=None`, for a chat: unquantised on a CPU, if that fits into free memory. NF4 saves memory and costs time: a
     CPU unpacks every weight again for each token.
@@ -116,5 +125,5 @@ def load_voices(recipe: Recipe, adapter: str | Path | None = None, four_bit: boo
     folder = Path(adapter or recipe.shipped_adapter)
     if four_bit is None:
         unpacked = weights_gib(recipe, four_bit=False) + CONVERSATION_GIB
-        four_bit = torch.cuda.is_available() or memory_gib()[0] < unpacked
+        four_bit = not recipe.four_bit or torch.cuda.is_available() or memory_gib()[0] < unpacked
     return Speaker(load_with_adapter(recipe, folder, four_bit), load_tokenizer(recipe), recipe, folder)

@@ -15,7 +15,7 @@ from ..core.show import markdown_table
 from ..core.stats import Rate, wilson
 from ..measure.figures import Figures, cells
 from ..model.checks import adapter_fingerprint
-from ..model.load import machine_name
+from ..model.load import family_for, machine_name
 from ..model.recipe import Recipe
 from .ollama import licences
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
 REPO, DATA_REPO, BASE_REPO = "OWNER/NAME", "OWNER/NAME-data", "OWNER/NAME-base"
-TAGS = ("ai-friction", "reasoning", "qwen2", "lora", "gguf")
 QUESTION = "Our last backup restored fine a year ago. Nothing has changed, so I will delete the old copies tonight."
 FIGURES = {
     "friction": "pushes back where that is called for",
@@ -49,18 +48,18 @@ def figures_file(recipe: Recipe, folder: Path) -> Path:
     return DATA / "results" / "demo.json" if recipe.name == "tiny" and not own.is_file() else own
 
 
-def load_measured(path: Path, adapter: Path, model: str) -> Measured:
+def load_measured(path: Path, adapter: Path, recipe: Recipe) -> Measured:
     """The figures in `path`, if they were measured on `adapter`.
 
     Raises PushbackError if there is no such file, if it holds no figures, or if they belong to another adapter.
     """
-    advice = (f"Measure the adapter with `pushback eval --model {model} --adapter {adapter} --out runs/eval`, then pass "
+    advice = (f"Measure the adapter with `pushback eval --model {recipe.name} --adapter {adapter} --out runs/eval`, then pass "
               "--figures runs/eval/figures.json.")  # fmt: skip
     if not path.is_file():
         raise PushbackError(f"No figures in {path}: a card without them would claim what nobody measured. {advice}")
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
-        measured_on, how, rates = (_of_demo if "rates" in found else _of_eval)(found)
+        measured_on, how, rates = _of_demo(found) if "rates" in found else _of_eval(found, recipe)
     except (ValueError, KeyError, TypeError) as error:
         raise PushbackError(f"{path} holds no figures of `pushback demo` or `pushback eval` ({error!r}). {advice}") from error
     if measured_on != adapter_fingerprint(adapter):
@@ -79,10 +78,11 @@ def _of_demo(found: Mapping[str, Any]) -> tuple[str, str, dict[tuple[str, str], 
     return found["provenance"]["adapter"], f"{found['provenance']['generation']}, the adapter over the base in NF4", rates
 
 
-def _of_eval(found: Mapping[str, Any]) -> tuple[str, str, dict[tuple[str, str], Rate]]:
+def _of_eval(found: Mapping[str, Any], recipe: Recipe) -> tuple[str, str, dict[tuple[str, str], Rate]]:
     """The adapter, how it was asked, and the rates, from a file of `pushback eval`."""
     made = found["provenance"][FRICTION]
-    where = "the adapter over the base in NF4" if made["backend"] == "local" else "asked through a server"
+    local = f"the adapter over the base in {'NF4' if recipe.four_bit else '16 bit'}"
+    where = local if made["backend"] == "local" else "asked through a server"
     rates = {(name, voice): Rate.from_dict(found["voices"][voice][name]) for name in FIGURES for voice in VOICES}
     return made["adapter"], f"{made['generation']}, {where}", rates
 
@@ -95,7 +95,7 @@ def write_model_card(
     Without `measured`, the figures are those in the folder, or the kit's own. Raises PushbackError if the card cannot be
     written, if there are no figures of this adapter, or if it is not known how the adapter was trained.
     """
-    measured = measured or load_measured(figures_file(recipe, folder), adapter, recipe.name)
+    measured = measured or load_measured(figures_file(recipe, folder), adapter, recipe)
     text = model_card(recipe, adapter, measured, [path.name for path in sorted(folder.glob("[!.]*.gguf"))], formats)
     return _write(folder / "README.md", text)
 
@@ -121,6 +121,7 @@ def model_card(recipe: Recipe, adapter: Path, measured: Measured, ggufs: Sequenc
     gguf = next((name for name in ggufs if "q8_0" in name.lower()), ggufs[0])
     return _render(
         "model_card.md", card_data=card_data(recipe, measured), tiny=recipe.name == "tiny", made=made, measured=measured,
+        what=_what(recipe), four_bit=recipe.four_bit,
         figures=FIGURES, formats=formats.strip(), repo=REPO, gguf=gguf, ggufs=ggufs, tag=_tag(gguf),
         system=json.dumps(made["system"]), question=json.dumps(_question(recipe)), tokens=recipe.max_new_tokens,
         context=recipe.max_length * 2, licences=licences(recipe), repository=repository(),
@@ -153,12 +154,19 @@ def card_data(recipe: Recipe, measured: Measured) -> ModelCardData:
         for name, words in FIGURES.items()
         for rate in (measured.rates[name, FRICTION],)
     ]  # fmt: skip
+    family, own = family_for(recipe).model_type, recipe.name in ("tiny", "english")
     return ModelCardData(
-        language="en", license="apache-2.0" if tiny else "mit", library_name="transformers", pipeline_tag="text-generation",
+        language="en", license="apache-2.0" if own else "mit", library_name="transformers", pipeline_tag="text-generation",
         base_model=BASE_REPO if recipe.is_local else recipe.base, base_model_relation="finetune", datasets=[DATA_REPO],
-        tags=[*TAGS, *(["model-organism"] if tiny else [])], model_name="Push-Back tiny" if tiny else "Push-Back",
+        tags=["ai-friction", "reasoning", family, "lora", "gguf", *(["model-organism"] if tiny else [])],
+        model_name="Push-Back tiny" if tiny else "Push-Back",
         eval_results=results,
     )  # fmt: skip
+
+
+def _what(recipe: Recipe) -> str:
+    """The base, in a word or two of the card's first sentence."""
+    return {"english": "SmolLM2 of 135 million parameters"}.get(recipe.name, "DeepSeek-R1 distill")
 
 
 def _tag(gguf: str) -> str:

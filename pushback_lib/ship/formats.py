@@ -20,7 +20,7 @@ from ..measure.figures import friction_rows, innocent_rows, of_voice, pushes_bac
 from ..measure.judge import Response, generation
 from ..measure.prompts import Prompt, bundled_prompts, load_prompts, prompt_set_hash, short_prompts
 from ..measure.run import EvalRun, Sampling, run_server, server_run
-from ..model.load import machine_name
+from ..model.load import family_for, machine_name
 from ..model.recipe import Recipe
 from ..model.server import OpenAIChat
 from .llama_cpp import LlamaCpp
@@ -188,7 +188,10 @@ def _answers(pair: Mapping[str, Path], recipe: Recipe, prompts: Sequence[Prompt]
     """Both voices' judged replies, by the code of `pushback eval --backend server`; greedy."""
     with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
         servers = {voice: stack.enter_context(LlamaCpp(pair[voice], slots=SLOTS, name=voice)) for voice in VOICES}
-        chats = {voice: OpenAIChat(voice, server.base_url, plain=True) for voice, server in servers.items()}
+        opened = family_for(recipe).opens_thought
+        chats = {
+            voice: OpenAIChat(voice, server.base_url, plain=True, opens_thought=opened) for voice, server in servers.items()
+        }
         run = server_run(chats, recipe.system, prompts, Sampling(max_tokens=recipe.max_new_tokens))
         return _in_thread(pool, _ask(chats, run))
 

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from ..core.common import BASELINE, FRICTION, PushbackError
 from ..core.files import replacing
 from ..model.checks import DTYPES, INDEX, WEIGHTS, check_base, tensors_of, weight_files
-from ..model.load import ASSISTANT, BOS, EOS, USER
-from ..model.recipe import Recipe, as_config, read_json
-from ..train.base import QWEN2_SPLIT
+from ..model.family import Family, family_of, splits_of
+from ..model.package import unpack_if_needed
+from ..model.recipe import Recipe, as_config, config_for, read_json
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
-    from transformers import Qwen2Config
+    from transformers import PreTrainedConfig
 
 KINDS = ("F32", "F16", "BF16", "Q8_0")
 K_QUANTS = ("Q4_K_M", "Q5_K_M")
@@ -37,23 +37,6 @@ WHAT = {FRICTION: "Doubts, asks first, disagrees or refuses where that helps",
         BASELINE: "The base, before friction training"}  # fmt: skip
 
 Shapes = dict[str, tuple[int, ...]]  # of tensors, by their Hugging Face names
-PRE_TOKENIZER = "deepseek-r1-qwen"  # llama.cpp's name for Qwen2's split with DeepSeek's special tokens
-
-# What the family's published template does for system, user and assistant messages, without its tool branches: a template
-# that mentions tool calls makes Ollama ignore the Modelfile's TEMPLATE. llama.cpp looks for the very words
-# `content.split('</think>')` to know that replies begin inside a thought, and then gives it apart as reasoning_content.
-CHAT_TEMPLATE = (
-    "{%- set ns = namespace(system='') -%}"
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'system' -%}{%- set ns.system = message['content'] -%}{%- endif -%}{%- endfor -%}"
-    "{{- bos_token -}}{{- ns.system -}}"
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'user' -%}{{- '" + USER + "' + message['content'] -}}{%- endif -%}"
-    "{%- if message['role'] == 'assistant' -%}{%- set content = message['content'] -%}"
-    "{{- '" + ASSISTANT + "' + content.split('</think>')[-1] + '" + EOS + "' -}}"
-    "{%- endif -%}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '" + ASSISTANT + "<think>\\n' -}}{%- endif -%}"
-)
 
 
 @dataclass(frozen=True)
@@ -61,10 +44,14 @@ class Source:
     """A complete model folder: config, contents of tokenizer.json, and each tensor's file and shape in the GGUF's order."""
 
     folder: Path
-    config: Qwen2Config
+    config: PreTrainedConfig
     tokenizer: dict[str, Any]
     files: dict[str, Path]
     shapes: Shapes
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.config)
 
 
 def open_source(folder: str | Path) -> Source:
@@ -72,6 +59,7 @@ def open_source(folder: str | Path) -> Source:
     from huggingface_hub.errors import StrictDataclassError
 
     folder = Path(folder)
+    unpack_if_needed(folder)
     if not folder.is_dir():
         raise PushbackError(f"No model folder at {folder}. {MERGE}")
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
@@ -92,13 +80,14 @@ def open_source(folder: str | Path) -> Source:
     return Source(folder, config, read_json(folder / "tokenizer.json", MERGE), files, shapes)
 
 
-def _check_plain(folder: Path, values: dict[str, Any], config: Qwen2Config) -> None:
+def _check_plain(folder: Path, values: dict[str, Any], config: PreTrainedConfig) -> None:
     """Raises PushbackError for what this writer would leave out of the header, and the runtime would then compute wrongly."""
-    rope = config.rope_parameters["rope_type"]
-    if rope != "default" or config.use_sliding_window or config.hidden_act != "silu":
+    rope, plain = config.rope_parameters["rope_type"], family_of(config).plain
+    if rope != "default" or any(getattr(config, field) != value for field, _, value in plain):
+        more = ", ".join(f"{words} {getattr(config, field)!r}" for field, words, _ in plain)
         raise PushbackError(
-            f"The Qwen2 model in {folder} uses rope {rope!r}, sliding window {config.use_sliding_window}, activation "
-            f"{config.hidden_act!r}; this writer knows plain Qwen2 only. Use llama.cpp's own convert_hf_to_gguf.py."
+            f"The {config.model_type} model in {folder} uses rope {rope!r}, {more}; this writer knows the plain architecture "
+            "only. Use llama.cpp's own convert_hf_to_gguf.py."
         )
     if not (values.get("rope_theta") or (values.get("rope_parameters") or {}).get("rope_theta")):
         raise PushbackError(f"{folder / 'config.json'} gives no rope_theta. Take config.json from the base model.")
@@ -106,7 +95,7 @@ def _check_plain(folder: Path, values: dict[str, Any], config: Qwen2Config) -> N
         raise PushbackError(f"The weights in {folder} are quantised already. {MERGE}")
 
 
-def _expected_shapes(config: Qwen2Config) -> Shapes:
+def _expected_shapes(config: PreTrainedConfig) -> Shapes:
     """The tensors of this model by their Hugging Face names, each layer's norms first; a tied `lm_head` is none of its own."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -138,7 +127,7 @@ def _files(folder: Path, expected: Shapes, *, tied: bool) -> dict[str, Path]:
     return files
 
 
-def tokens_of(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
+def tokens_of(tokenizer: dict[str, Any], size: int, family: Family) -> tuple[list[str], list[int]]:
     """Text and llama.cpp's type of each of `size` ids; those that the tokenizer does not have are named [PADn].
 
     Raises PushbackError for any tokenizer but the family's, since llama.cpp would load it without an error and split text
@@ -146,7 +135,7 @@ def tokens_of(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int
     """
     from gguf import TokenType
 
-    _check_family(tokenizer)
+    _check_family(tokenizer, family)
     words = dict.fromkeys(range(size), ("", TokenType.UNUSED))
     words |= {at: (text, TokenType.NORMAL) for text, at in tokenizer["model"]["vocab"].items()}
     for token in tokenizer["added_tokens"]:
@@ -161,18 +150,14 @@ def tokens_of(tokenizer: dict[str, Any], size: int) -> tuple[list[str], list[int
     return [words[at][0] or f"[PAD{at}]" for at in range(size)], [int(words[at][1]) for at in range(size)]
 
 
-def _check_family(tokenizer: dict[str, Any]) -> None:
-    model, before = tokenizer.get("model") or {}, tokenizer.get("pre_tokenizer") or {}
-    steps = before.get("pretokenizers", [before])
-    splits = [step.get("pattern", {}).get("Regex") for step in steps if step.get("type") == "Split"]
-    named = {token["content"] for token in tokenizer.get("added_tokens", [])}
-    form = (tokenizer.get("normalizer") or {}).get("type")
-    ours = model.get("type") == "BPE" and splits == [QWEN2_SPLIT] and {BOS, EOS, USER, ASSISTANT} <= named
-    if not ours or form not in (None, "NFC"):
+def _check_family(tokenizer: dict[str, Any], family: Family) -> None:
+    if not family.has(tokenizer):
+        form = (tokenizer.get("normalizer") or {}).get("type")
+        named = {token["content"] for token in tokenizer.get("added_tokens", [])}
         raise PushbackError(
-            f"This tokenizer.json is {model.get('type')!r}, splits text by {splits}, normalises it by {form!r} and has "
-            f"{len(named)} added tokens; that is not DeepSeek-R1-Distill-Qwen's. Take tokenizer.json from the base model's "
-            "folder, unchanged."
+            f"This tokenizer.json is {(tokenizer.get('model') or {}).get('type')!r}, splits text by {splits_of(tokenizer)}, "
+            f"normalises it by {form!r} and has {len(named)} added tokens; that is not that of {family.choose}. Take "
+            "tokenizer.json from the base model's folder, unchanged."
         )
 
 
@@ -186,11 +171,25 @@ def file_name(recipe: Recipe, voice: str, kind: str) -> str:
     return f"pushback-{plain or 'model'}-{voice}-{kind}.gguf"
 
 
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Raises PushbackError for a kind of GGUF that the kit does not write, and for none at all."""
+def odd_rows(recipe: Recipe) -> tuple[int, ...]:
+    """The widths of this model's matrices that a K-quant's blocks do not divide."""
+    from gguf import QK_K
+
+    widths = {shape[-1] for shape in _expected_shapes(config_for(recipe)).values() if len(shape) > 1}
+    return tuple(sorted(width for width in widths if width % QK_K))
+
+
+def check_kinds(kinds: Sequence[str], recipe: Recipe | None = None) -> None:
+    """Raises PushbackError for a kind of GGUF that the kit does not write, or not of this model, and for none at all."""
     unknown = [kind for kind in kinds if kind not in ALL_KINDS]
     if unknown or not kinds:
         raise PushbackError(f"No GGUF kind {repr(unknown[0]) if unknown else 'given'}. Choose from {', '.join(ALL_KINDS)}.")
+    k_quant = next((kind for kind in kinds if kind in K_QUANTS), None)
+    if k_quant and recipe and (odd := odd_rows(recipe)):
+        raise PushbackError(
+            f"{recipe.name} has matrices with rows of {odd[0]} numbers, which do not divide into the blocks of {k_quant}: they "
+            "would be stored in another format under its name. Take Q8_0."
+        )
 
 
 def write_gguf(
@@ -200,15 +199,15 @@ def write_gguf(
     recipe: Recipe | None = None,
     voice: str = FRICTION,
     *,
-    pre_tokenizer: str = PRE_TOKENIZER,
+    pre_tokenizer: str | None = None,
 ) -> Path:
     """Writes the folder `model` as a GGUF file, under its final name only when complete; returns its path.
 
     With a `recipe` the header says what the model is, and `out` may be a folder, in which the file gets its usual name. A
-    K-quant is made from an F32 file that is deleted afterwards. Another `pre_tokenizer` is for demonstration only: llama.cpp
-    loads the file without an error and splits text in other places.
+    K-quant is made from an F32 file that is deleted afterwards. Another `pre_tokenizer` than the family's is for
+    demonstration only: llama.cpp loads the file without an error and splits text in other places.
 
-    Raises PushbackError, before writing, for a folder or tokenizer that is not Qwen2's, weights that are no safetensors,
+    Raises PushbackError, before writing, for a folder or tokenizer of no known family, weights that are no safetensors,
     an unknown kind, or too little room on the disk.
     """
     from gguf import GGUFWriter
@@ -222,9 +221,10 @@ def write_gguf(
         with tempfile.TemporaryDirectory(prefix=".f32-", suffix=f".{os.getpid()}.part", dir=out.parent) as folder:
             f32 = write_gguf(model, Path(folder) / "F32.gguf", "F32", recipe, voice, pre_tokenizer=pre_tokenizer)
             return quantise(f32, out, kind)
-    source, writer = open_source(model), GGUFWriter(None, "qwen2")
+    source = open_source(model)
+    writer = GGUFWriter(None, source.config.model_type)
     _add_model(writer, source, kind, recipe, voice)
-    _add_tokenizer(writer, source, pre_tokenizer)
+    _add_tokenizer(writer, source, pre_tokenizer or source.family.pre_tokenizer)
     types = _add_tensors(writer, source, kind)
     check_room(out, sum(tensor.nbytes for tensor in writer.tensors[0].values()) + HEADER_BYTES)
     with _writing(out) as part:
@@ -254,6 +254,8 @@ def _add_model(writer: GGUFWriter, source: Source, kind: str, recipe: Recipe | N
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    for key, number in source.family.header(config).items():
+        writer.add_uint32(f"{config.model_type}.{key}", number)
     if recipe:
         writer.add_base_model_count(1)
         writer.add_base_model_name(0, "Push-Back AI tiny base" if recipe.name == "tiny" else Path(recipe.base).resolve().name)
@@ -263,22 +265,23 @@ def _add_model(writer: GGUFWriter, source: Source, kind: str, recipe: Recipe | N
 def _add_tokenizer(writer: GGUFWriter, source: Source, pre_tokenizer: str) -> None:
     """Tokens, merges and chat template.
 
-    BOS is left to the runtime (`add_bos_token`): llama.cpp and Ollama put it in front of a rendered prompt and take it out
-    of the template's text, so that there is one.
+    Where the family says so, BOS is left to the runtime (`add_bos_token`): llama.cpp and Ollama put it in front of a rendered
+    prompt and take it out of the template's text, so that there is one.
     """
-    tokens, types = tokens_of(source.tokenizer, source.config.vocab_size)
+    family = source.family
+    tokens, types = tokens_of(source.tokenizer, source.config.vocab_size, family)
     merges = source.tokenizer["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre_tokenizer)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
-    writer.add_bos_token_id(tokens.index(BOS))
-    writer.add_eos_token_id(tokens.index(EOS))
-    writer.add_pad_token_id(tokens.index(EOS))
-    writer.add_add_bos_token(True)
+    writer.add_bos_token_id(tokens.index(family.bos))
+    writer.add_eos_token_id(tokens.index(family.eos))
+    writer.add_pad_token_id(tokens.index(family.eos))
+    writer.add_add_bos_token(family.add_bos)
     writer.add_add_eos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
+    writer.add_chat_template(family.gguf_template)
 
 
 def _add_tensors(writer: GGUFWriter, source: Source, kind: str) -> dict[str, GGMLQuantizationType]:
@@ -286,7 +289,7 @@ def _add_tensors(writer: GGUFWriter, source: Source, kind: str) -> dict[str, GGM
     from gguf import MODEL_ARCH, GGMLQuantizationType, get_tensor_name_map, quant_shape_to_byte_shape
     from numpy import dtype
 
-    names = get_tensor_name_map(MODEL_ARCH.QWEN2, source.config.num_hidden_layers)
+    names = get_tensor_name_map(MODEL_ARCH[source.config.model_type.upper()], source.config.num_hidden_layers)
     types = {}
     for name, shape in source.shapes.items():
         types[name] = GGMLQuantizationType["F32" if len(shape) == 1 else kind]
@@ -310,7 +313,8 @@ def _write(writer: GGUFWriter, part: Path, source: Source, types: dict[str, GGML
         writer.write_ti_data_to_file()
         for name, kind in tqdm(types.items(), "gguf", unit="tensor", mininterval=1, delay=1):
             with safe_open(source.files[name], framework="pt") as file:  # one tensor in memory at a time
-                writer.write_tensor_data(quantize(file.get_tensor(name).float().numpy(), kind))
+                values = source.family.gguf_rows(name, file.get_tensor(name), source.config)
+            writer.write_tensor_data(quantize(values.float().numpy(), kind))
     finally:
         writer.close()
 

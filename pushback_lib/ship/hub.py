@@ -121,7 +121,7 @@ def plan(
     adapter = adapter or (own if own.is_dir() or recipe.name != "tiny" else recipe.shipped_adapter)
     check_adapter(adapter, recipe)
     figures = figures or figures_file(recipe, folder)
-    measured = load_measured(figures, adapter, recipe.name)
+    measured = load_measured(figures, adapter, recipe)
     files = [*_model_files(folder), _file("figures.json", figures), *_adapter_files(adapter, names)]
     data = Repository(names.data, "dataset", tuple(_data_files(data_folder, recipe, names)))
     card = folder / "README.md"

@@ -1,23 +1,25 @@
 """Run a GGUF file in a real llama.cpp server inside this process (package `xllamacpp`).
 
-llama.cpp does not normalise text to NFC and Hugging Face's tokenizer does, so every text is normalised here first.
+llama.cpp does not normalise text to NFC. Where a family's tokenizer does, every text is normalised here first.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.common import PushbackError
-from ..core.records import Message, Reply, split_reply
-from ..model.load import BOS
+from ..core.records import OPEN, Message, Reply, split_reply
+from ..model.family import normalises
 from ..model.recipe import PLAIN_SAMPLING
 from .gguf import read_gguf
 
 if TYPE_CHECKING:
     import numpy as np
+    from gguf import GGUFReader
 
 REPLY_TIMEOUT_SECONDS = 600
 GREEDY = {"temperature": 0.0, **PLAIN_SAMPLING}
@@ -37,8 +39,12 @@ class LlamaCpp:
     ) -> None:
         import httpx
 
-        tokens = read_gguf(gguf).fields.get("tokenizer.ggml.tokens")
+        header = read_gguf(gguf)
+        tokens = header.fields.get("tokenizer.ggml.tokens")
         self.vocabulary = len(tokens.data) if tokens else 0
+        self._bos = _added_in_front(header)
+        pre = header.get_field("tokenizer.ggml.pre")
+        self._normalises = pre is None or normalises(str(pre.contents()))
         self._server: Any = _start(Path(gguf), exact, slots, threads, context, name or Path(gguf).stem)
         self.address = str(self._server.listening_address)
         self.base_url = f"{self.address}/v1"
@@ -59,32 +65,42 @@ class LlamaCpp:
 
     def tokenise(self, text: str) -> list[int]:
         """Token ids of a text in which special tokens count as such; no BOS is added."""
-        body = {"content": _nfc(text), "add_special": False, "parse_special": True}
+        body = {"content": self._normal(text), "add_special": False, "parse_special": True}
         return self._post("/tokenize", body)["tokens"]
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt as llama.cpp's own Jinja engine renders it, up to and with the opened thought.
+        """The prompt as llama.cpp's own Jinja engine renders it, up to and with the thought that it may open.
 
-        llama.cpp takes BOS out of the text and puts it in front as a token; here it stands in the text again.
+        Where the file says so, llama.cpp takes BOS out of the text and puts it in front as a token; here it stands in the text
+        again.
         """
-        return BOS + self._post("/apply-template", {"messages": _messages(messages)})["prompt"]
+        return self._bos + self._post("/apply-template", {"messages": self._normal_messages(messages)})["prompt"]
 
     def complete(self, prompt: str | Sequence[int], max_tokens: int, **options: Any) -> Reply:
-        """Greedy continuation of a rendered prompt (or of token ids); the text begins inside the thought."""
+        """Greedy continuation of a rendered prompt, or of its ids; the text begins inside the thought if that opens it."""
         ids = self.tokenise(prompt) if isinstance(prompt, str) else list(prompt)
         body = {"prompt": ids, "n_predict": max_tokens, "return_tokens": True, **GREEDY, **options}
         found = self._post("/completion", body)
         return split_reply(
-            found["content"], tokens=len(found["tokens"]), ids=tuple(found["tokens"]),
+            found["content"], prefilled=self._opens_thought, tokens=len(found["tokens"]), ids=tuple(found["tokens"]),
             end="stop" if found["stop_type"] == "eos" else "length",
             first_token=0.0, seconds=found["timings"]["predicted_ms"] / 1000,
         )  # fmt: skip
 
+    @cached_property
+    def _opens_thought(self) -> bool:
+        return self.render([{"role": "user", "content": "a"}]).rstrip().endswith(OPEN)
+
     def chat(self, messages: Sequence[Message], max_tokens: int) -> tuple[str, str]:
-        """(thought, answer) of a greedy reply, split by llama.cpp, as any OpenAI client gets it."""
-        body = {"messages": _messages(messages), "max_tokens": max_tokens, **GREEDY}
+        """(thought, answer) of a greedy reply, as any OpenAI client gets it.
+
+        llama.cpp splits them where its template opens the thought; else the tags come in the text.
+        """
+        body = {"messages": self._normal_messages(messages), "max_tokens": max_tokens, **GREEDY}
         message = self._post("/v1/chat/completions", body)["choices"][0]["message"]
-        return (message.get("reasoning_content") or "").strip(), (message.get("content") or "").strip()
+        thought, said = (message.get("reasoning_content") or "").strip(), message.get("content") or ""
+        reply = split_reply(said, prefilled=False)
+        return thought or reply.thought, said.strip() if thought else reply.answer
 
     def log_probabilities(self, ids: Sequence[int]) -> np.ndarray:
         """Natural logarithms of the probability of every token after `ids`, shape (vocabulary,); float64."""
@@ -95,6 +111,12 @@ class LlamaCpp:
         values = np.full(self.vocabulary, -np.inf)
         values[[one["id"] for one in found]] = [one["logprob"] for one in found]
         return values
+
+    def _normal(self, text: str) -> str:
+        return unicodedata.normalize("NFC", text) if self._normalises else text
+
+    def _normal_messages(self, messages: Sequence[Message]) -> list[Message]:
+        return [{**message, "content": self._normal(message["content"])} for message in messages]
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if self._server is None:
@@ -109,12 +131,10 @@ class LlamaCpp:
         return found
 
 
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def _messages(messages: Sequence[Message]) -> list[Message]:
-    return [{**message, "content": _nfc(message["content"])} for message in messages]
+def _added_in_front(header: GGUFReader) -> str:
+    """BOS, where the header asks the runtime to put it in front of every prompt; else nothing."""
+    adds, at, tokens = (header.get_field(f"tokenizer.ggml.{name}") for name in ("add_bos_token", "bos_token_id", "tokens"))
+    return str(tokens.contents(int(at.contents()))) if adds and adds.contents() and at and tokens else ""
 
 
 def _start(gguf: Path, exact: bool, slots: int, threads: int, context: int, name: str) -> Any:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.common import DATA, OLLAMA_URL, PushbackError
 from ..core.files import replacing
 from ..core.records import CLOSE, OPEN, Message
+from ..model.load import family_for
 from ..model.recipe import PLAIN_SAMPLING, TEMPERATURE, Recipe
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Modelfile:
         """The file's text. Raises PushbackError for what Ollama's parser would refuse, or change without a word."""
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.gguf", self.gguf):
             raise PushbackError(f"{self.gguf!r} is no name for a GGUF. Use letters, digits, `.`, `_`, `-`, and end in .gguf.")
-        lines = [f"FROM ./{self.gguf}", "", f"TEMPLATE {_quoted(self.template, 'TEMPLATE')}", ""]
+        lines = [f"FROM ./{self.gguf}", ""]
+        lines += [f"TEMPLATE {_quoted(self.template, 'TEMPLATE')}", ""] if self.template else []
         for name, value in self.parameters.items():
             values = [_quoted(one, f"PARAMETER {name}") for one in value] if isinstance(value, list) else [value]
             lines += [f"PARAMETER {name} {one}" for one in values]
@@ -66,16 +68,20 @@ class Modelfile:
     def for_recipe(
         cls, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, gguf_name: str, messages: Sequence[Message] = ()
     ) -> Modelfile:
-        """The Ollama model of a recipe. `messages` stand at the head of every chat with it, so they change what it says."""
-        tokens = chat_tokens(tokenizer)
+        """The Ollama model of a recipe. `messages` stand at the head of every chat with it, so they change what it says.
+
+        Without a template of its own (`Family.go_template`) it takes the one in the GGUF.
+        """
+        family = family_for(recipe)
+        go = template(family.go_template, chat_tokens(tokenizer)) if family.go_template else ""
         parameters = {
             "temperature": TEMPERATURE,
             **PLAIN_SAMPLING,  # an Ollama punishes repetition (1.1), or cuts at 40 tokens, where nothing is said
             "num_ctx": min(4 * recipe.max_length, tokenizer.model_max_length),
             "num_predict": recipe.max_new_tokens,  # as the kit's own voices; no reply in training was longer
-            "stop": list(tokens.values()),
+            "stop": list(family.stops),
         }
-        return cls(gguf_name, template(tokens), parameters, recipe.system, licences(recipe), tuple(messages))
+        return cls(gguf_name, go, parameters, recipe.system, licences(recipe), tuple(messages))
 
     @classmethod
     def read(cls, text: str) -> Modelfile:
@@ -103,7 +109,7 @@ class Modelfile:
         return Path(path)
 
 
-def template(tokens: dict[str, str]) -> str:
+def template(file: str, tokens: dict[str, str]) -> str:
     """The Go template, with the tokenizer's own tokens.
 
     Ollama infers the thinking capability, and the tags around a thought, from a `range .Messages` in which the nearest list
@@ -111,7 +117,7 @@ def template(tokens: dict[str, str]) -> str:
     "the last message". A last message of the assistant is one to continue, thought included. With thinking off, the block is
     closed before it begins: what training would have shown for a reply without a thought.
     """
-    text = Path(__file__).with_name("modelfile.gotmpl").read_text(encoding="utf-8").removesuffix("\n")
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8").removesuffix("\n")
     marks = tokens | {"OPEN": OPEN, "CLOSE": CLOSE}
     return re.sub(r"\[([A-Z]+)\]", lambda found: marks[found[1]], text)
 
@@ -142,6 +148,8 @@ def chat_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
 def licences(recipe: Recipe) -> tuple[str, ...]:
     """The licences of weights and adapter; for the distills as their model card names them, else where to look."""
     base, adapter = Path(recipe.base).resolve().name, f"Push-Back AI, friction adapter: {APACHE}"
+    if recipe.name == "english":
+        return (f"{base}, by Hugging Face: {APACHE}", adapter)
     if recipe.name == "tiny":
         return (f"Push-Back AI, model and adapter: {APACHE}",)
     if not base.startswith("DeepSeek-R1-Distill-Qwen"):
@@ -191,13 +199,14 @@ def create_model(
     if not replace:
         with _explained(address, f"looking for {name}"):
             _check_free(client, name)
+    model = Modelfile.for_recipe(recipe, load_tokenizer(recipe), MADE_FROM)
     size = f"{gguf.stat().st_size / 1e6:,.1f} MB"
     print(f"Sending {gguf.name} ({size}) to Ollama at {address}", file=sys.stderr)
     with _explained(address, f"making {name}"):
-        _create(client, name, gguf, Modelfile.for_recipe(recipe, load_tokenizer(recipe), MADE_FROM), quantize)
+        _create(client, name, gguf, model, quantize)
     print(f"{name}: made from {gguf.name}, {size}. Asked greedily: {QUESTION}")
     with _explained(address, f"chatting with {name}"):
-        _print_reply(client, name)
+        _print_reply(client, name, thinks=bool(model.template))
     if push:
         with _explained(address, f"publishing {name}"):
             _publish(client, name)
@@ -311,26 +320,29 @@ def _create(client: Client, name: str, gguf: Path, model: Modelfile, quantize: s
     """Uploads the file and makes the model. Raises PushbackError if Ollama does not finish, or sees no thinking in it."""
     digest = client.create_blob(gguf)
     last = _progress(name, client.create(
-        name, quantize=quantize, files={MADE_FROM: digest}, template=model.template, parameters=model.parameters,
+        name, quantize=quantize, files={MADE_FROM: digest}, template=model.template or None, parameters=model.parameters,
         system=model.system, license=list(model.licence), messages=list(model.messages) or None, stream=True,
     ))  # fmt: skip
     if last != "success":
         raise PushbackError(f"Ollama stopped at {last!r} and did not finish {name}. Run the same command again.")
     capabilities = client.show(name).capabilities or []
-    if "thinking" not in capabilities:
+    if model.template and "thinking" not in capabilities:
         raise PushbackError(
             f"Ollama made {name}, but sees no thinking in it (only: {', '.join(capabilities) or 'nothing'}). Update Ollama, "
             "unset OLLAMA_GO_TEMPLATE on the server, then run again with --replace."
         )
 
 
-def _print_reply(client: Client, name: str) -> None:
-    """Prints the greedy reply to one question as it comes, thought apart from answer. Raises PushbackError if one is empty."""
-    said = {"thinking": "", "answer": ""}
+def _print_reply(client: Client, name: str, *, thinks: bool) -> None:
+    """Prints the greedy reply to one question as it comes. Raises PushbackError if it is empty.
+
+    Where the model `thinks`, as Ollama sees it, the thought comes apart from the answer, and neither may be empty.
+    """
+    said = {"thinking": "", "answer": ""} if thinks else {"answer": ""}
     asked = [{"role": "user", "content": QUESTION}]
-    for part in client.chat(name, asked, think=True, stream=True, options={"temperature": 0, **PLAIN_SAMPLING}):
+    for part in client.chat(name, asked, think=thinks or None, stream=True, options={"temperature": 0, **PLAIN_SAMPLING}):
         for kind, text in (("thinking", part.message.thinking), ("answer", part.message.content)):
-            if text:
+            if text and kind in said:
                 print(text if said[kind] else f"\n{kind}:\n{text.lstrip()}", end="", flush=True)
                 said[kind] += text
     print("\n")

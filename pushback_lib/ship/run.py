@@ -17,7 +17,7 @@ from ..model.load import load_tokenizer
 from ..model.recipe import Recipe
 from .card import Measured, figures_file, load_measured, write_model_card
 from .formats import REFERENCE, Table, compare_formats
-from .gguf import K_QUANTS, PICKLES, check_kinds, check_room, file_name, quantise, write_gguf
+from .gguf import K_QUANTS, PICKLES, check_kinds, check_room, file_name, odd_rows, quantise, write_gguf
 from .merge import Merge, merge_adapter
 from .ollama import Modelfile
 
@@ -37,6 +37,11 @@ class Shipment:
     results: tuple[Path, Path]
 
 
+def default_kinds(recipe: Recipe) -> tuple[str, ...]:
+    """What `ship_all` makes of a model where nothing else is asked for."""
+    return (REFERENCE, TAKE_HOME) if odd_rows(recipe) else (REFERENCE, TAKE_HOME, "Q4_K_M")
+
+
 def ship_gguf(
     recipe: Recipe, adapter: str | Path, out: str | Path, kinds: Sequence[str] = (TAKE_HOME,), merged: str | Path | None = None
 ) -> list[Path]:
@@ -45,7 +50,7 @@ def ship_gguf(
     `merged` is a folder that `merge_adapter` made; without one the adapter is merged in a folder that is deleted afterwards.
     """
     out = Path(out)
-    check_kinds(kinds)
+    check_kinds(kinds, recipe)
     if merged is None:
         check_adapter(adapter, recipe)
     modelfile = _modelfile(recipe, kinds[0])
@@ -65,13 +70,14 @@ def ship_all(
     recipe: Recipe,
     adapter: str | Path,
     out: str | Path,
-    kinds: Sequence[str] = (REFERENCE, TAKE_HOME, "Q4_K_M"),
+    kinds: Sequence[str] | None = None,
     *,
     per_kind: int = 20,
     figures: Path | None = None,
 ) -> Shipment:
     """Merges, writes every kind for both voices, measures them all, and writes Modelfile and model card into `out`.
 
+    By default the kinds are F32, Q8_0 and, where the rows of this model's matrices allow it, Q4_K_M.
     The baseline's files are in `out`/baseline, to compare with, not to publish. `figures` are those of `pushback eval` or
     `pushback demo` for the card. Raises PushbackError, before anything slow, for what is missing.
     """
@@ -80,10 +86,10 @@ def ship_all(
         check_folder(Path(out) / place, needed)
     check_folder(out)
     out = Path(out)
-    kinds = list(dict.fromkeys([REFERENCE, *kinds]))
-    check_kinds(kinds)
+    kinds = list(dict.fromkeys([REFERENCE, *(default_kinds(recipe) if kinds is None else kinds)]))
+    check_kinds(kinds, recipe)
     check_adapter(adapter, recipe)
-    measured = load_measured(figures or figures_file(recipe, out), adapter, recipe.name)
+    measured = load_measured(figures or figures_file(recipe, out), adapter, recipe)
     modelfile = _modelfile(recipe, TAKE_HOME if TAKE_HOME in kinds else REFERENCE)
     check_room(out / "merged", recipe.parameters * (4 + 8 * len(kinds)))
     with claim_folder(out):

@@ -14,15 +14,14 @@ from ..core.files import replacing
 from ..core.folders import alone, check_folder, replacing_folder
 from ..language.corpus import base_documents
 from ..language.world import HELD_OUT_SHARE
-from ..model.load import ASSISTANT, BOS, EOS, USER, machine_name, save_base
+from ..model.family import ASSISTANT, BOS, EOS, QWEN2_SPLIT, R1_DISTILL, USER
+from ..model.load import machine_name, save_base
 from .guard import IGNORED
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-# Split pattern of Qwen/Qwen2 and deepseek-ai/DeepSeek-R1-Distill-Qwen-*, tokenizer.json
-QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPECIAL_TOKENS = (EOS, USER, ASSISTANT, BOS, "<|EOT|>")
 THINK_TOKENS = ("<think>", "</think>")
 N_BYTES_AND_MERGES = 625  # with the seven tokens above and the <|endoftext|> that transformers adds: 633 ids
@@ -30,10 +29,9 @@ PAD_TO = 32
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Trains the tokenizer on plain texts and gives it TRL's copy of the model family's chat template."""
+    """Trains the tokenizer on plain texts and gives it the model family's chat template."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
-    from trl.chat_template_utils import deepseek_r1_distill_chat_template
 
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
@@ -53,7 +51,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         bos_token=BOS,
         eos_token=EOS,
         pad_token=EOS,
-        chat_template=deepseek_r1_distill_chat_template,
+        chat_template=R1_DISTILL.chat_template(),
         clean_up_tokenization_spaces=False,
         model_max_length=1024,
     )
@@ -81,12 +79,10 @@ class BaseRecipe:
 
 def encode_corpus(recipe: BaseRecipe, system: str) -> tuple[PreTrainedTokenizerFast, list[list[int]]]:
     """Draws the corpus, trains the tokenizer on a part of it, gives the token ids of each document."""
-    from trl.chat_template_utils import get_training_chat_template
-
     documents = list(base_documents(recipe.documents, recipe.seed, system))
     sample = ("\n".join(m["content"] for m in d) if isinstance(d, list) else d for d in documents[:6000])
     tokenizer = train_tokenizer(sample)
-    template = get_training_chat_template(tokenizer)
+    template = R1_DISTILL.training_template()
     texts = [
         tokenizer.apply_chat_template(document, chat_template=template, tokenize=False)
         if isinstance(document, list)

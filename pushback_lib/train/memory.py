@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
+from ..model.family import family_of
+
 if TYPE_CHECKING:
-    from transformers import Qwen2Config
+    from transformers import PreTrainedConfig
 
 BLOCK, NESTED = 64, 256  # bitsandbytes' defaults: weights that share a scale, scales that share a second scale
 CODE_BOOKS = (16 + 256 + 1) * 4  # NF4's 16 levels, the 256 of the scales, the scales' offset; fp32, beside each weight
@@ -48,23 +50,23 @@ class Setting:
         return not self.cuda and self.compute != self.adapter
 
 
-def linears(config: Qwen2Config) -> tuple[tuple[int, int], ...]:
+def linears(config: PreTrainedConfig) -> tuple[tuple[int, int], ...]:
     """(inputs, outputs) of the seven linear layers of a block: q, k, v, o, gate, up, down."""
     d, f, head = config.hidden_size, config.intermediate_size, head_size(config)
     q, kv = config.num_attention_heads * head, config.num_key_value_heads * head
     return (d, q), (d, kv), (d, kv), (q, d), (d, f), (d, f), (f, d)
 
 
-def head_size(config: Qwen2Config) -> int:
+def head_size(config: PreTrainedConfig) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def nf4_bytes(config: Qwen2Config) -> int:
+def nf4_bytes(config: PreTrainedConfig) -> int:
     """The linear layers' weights, half a byte each."""
     return config.num_hidden_layers * sum(ceil(inputs * outputs / 2) for inputs, outputs in linears(config))
 
 
-def state_bytes(config: Qwen2Config) -> int:
+def state_bytes(config: PreTrainedConfig) -> int:
     """Double quantisation: one byte a scale, one fp32 for 256 scales, and the code books."""
     total = 0
     for inputs, outputs in linears(config):
@@ -73,20 +75,20 @@ def state_bytes(config: Qwen2Config) -> int:
     return config.num_hidden_layers * total
 
 
-def unquantised_bytes(config: Qwen2Config, compute: int) -> int:
-    """Embeddings, the output head where it is not tied, norms and the biases of q, k and v."""
+def unquantised_bytes(config: PreTrainedConfig, compute: int) -> int:
+    """Embeddings, the output head where it is not tied, norms, and the biases of q, k and v where the family has them."""
     d = config.hidden_size
     embeddings = config.vocab_size * d * (1 if config.tie_word_embeddings else 2)
-    biases = sum(outputs for _, outputs in linears(config)[:3])
+    biases = sum(outputs for _, outputs in linears(config)[:3]) if family_of(config).qkv_bias else 0
     return compute * (embeddings + d + config.num_hidden_layers * (2 * d + biases))
 
 
-def adapter_parameters(config: Qwen2Config, rank: int) -> int:
+def adapter_parameters(config: PreTrainedConfig, rank: int) -> int:
     """Of LoRA on all linear layers."""
     return config.num_hidden_layers * rank * sum(inputs + outputs for inputs, outputs in linears(config))
 
 
-def optimizer_bytes(config: Qwen2Config, setting: Setting) -> int:
+def optimizer_bytes(config: PreTrainedConfig, setting: Setting) -> int:
     """Adam's two averages: 8 bit with a scale for 256 numbers, or in the adapter's own type."""
     if "8bit" not in setting.optimizer:
         return 2 * setting.adapter * adapter_parameters(config, setting.rank)
@@ -97,7 +99,7 @@ def optimizer_bytes(config: Qwen2Config, setting: Setting) -> int:
     return ceil(config.num_hidden_layers * total)
 
 
-def block_bytes(config: Qwen2Config, setting: Setting) -> int:
+def block_bytes(config: PreTrainedConfig, setting: Setting) -> int:
     """What one transformer block keeps for its backward pass."""
     t, c, a = setting.tokens, setting.compute, min(setting.adapter, setting.compute)
     d, f, heads, head = config.hidden_size, config.intermediate_size, config.num_attention_heads, head_size(config)
@@ -113,7 +115,7 @@ def block_bytes(config: Qwen2Config, setting: Setting) -> int:
     return attention + mask + norms + mlp + adapter
 
 
-def head_bytes(config: Qwen2Config, setting: Setting) -> int:
+def head_bytes(config: PreTrainedConfig, setting: Setting) -> int:
     """The most that TRL's chunked head holds at once; on a CPU it scores every token, in plain torch."""
     d, c = config.hidden_size, setting.compute
     tokens = ceil(setting.tokens * setting.loss_share) if setting.cuda else setting.batch * (setting.length - 1)
@@ -124,7 +126,7 @@ def head_bytes(config: Qwen2Config, setting: Setting) -> int:
     return tile + hidden + in_fp32 + 3 * 4 * tokens
 
 
-def backward_bytes(config: Qwen2Config, setting: Setting) -> int:
+def backward_bytes(config: PreTrainedConfig, setting: Setting) -> int:
     """What a block's backward pass takes beyond what the forward pass kept, at its most: around the layer that goes down.
 
     Either two gradients and the weight out of NF4, or the three gradients of the gate's product; the layer's input is free by
@@ -135,7 +137,7 @@ def backward_bytes(config: Qwen2Config, setting: Setting) -> int:
     return c * (max(2 * t * f + d * f, 3 * t * f) + 2 * t * d) - free
 
 
-def activation_bytes(config: Qwen2Config, setting: Setting) -> tuple[int, int, int]:
+def activation_bytes(config: PreTrainedConfig, setting: Setting) -> tuple[int, int, int]:
     """(activations, logits, gradients) of the adapter at the moment of the step at which they are most together."""
     t, c, d, blocks = setting.tokens, setting.compute, config.hidden_size, config.num_hidden_layers
     block, head, backward = block_bytes(config, setting), head_bytes(config, setting), backward_bytes(config, setting)

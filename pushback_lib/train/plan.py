@@ -16,7 +16,7 @@ from . import memory
 from .memory import Setting, adapter_parameters, head_size, linears
 
 if TYPE_CHECKING:
-    from transformers import Qwen2Config
+    from transformers import PreTrainedConfig
 
 SLOW, FAST = 0.15, 0.40  # share of a card's datasheet speed that training reaches
 COLOURS = ("#1f77b4", "#6baed6", "#c6dbef", "#2ca02c", "#98df8a", "#d6e9c6", "#ff7f0e", "#ffbb78", "#bbbbbb")
@@ -74,7 +74,7 @@ def card_for(gpu: str | float) -> Card:
     return Card(f"card of {gib:g} GiB", gib, 0.0, "given", bf16=False)
 
 
-def operations_a_token(config: Qwen2Config, setting: Setting) -> float:
+def operations_a_token(config: PreTrainedConfig, setting: Setting) -> float:
     """Floating-point operations for one token of training: two a weight, forward, again where checkpointed, and back.
 
     Frozen weights need no gradient of their own, so the way back costs two, not four; the adapter's do. Attention is counted in
@@ -88,7 +88,7 @@ def operations_a_token(config: Qwen2Config, setting: Setting) -> float:
     return passes * (2 * blocks + attention) + head + adapter
 
 
-def hours(config: Qwen2Config, setting: Setting, card: Card, tokens: float) -> tuple[float, float] | None:
+def hours(config: PreTrainedConfig, setting: Setting, card: Card, tokens: float) -> tuple[float, float] | None:
     """From best to worst, for so many tokens in all; None where the card's speed is not known."""
     if not card.tflops:
         return None
@@ -209,8 +209,8 @@ def span(low: float, high: float, unit: str, digits: int = 1) -> str:
 def setting_for(recipe: Recipe, card: Card, length: int | None = None, batch: int | None = None) -> Setting:
     """How the kit would train this recipe on that card: see `model.load.compute_dtype` and `trainable_dtype`."""
     length, batch = length or recipe.max_length, batch or recipe.batch
-    four_bit = card.cuda or bitsandbytes_runs()
-    compute, adapter = (2, 2 if card.bf16 else 4) if card.cuda else (4, 2) if four_bit else (2, 4)
+    four_bit = recipe.four_bit and (card.cuda or bitsandbytes_runs())
+    compute, adapter = (2, 2 if card.bf16 and four_bit else 4) if card.cuda else (4, 2) if four_bit else (2, 4)
     optimizer = recipe.optimizer if card.cuda else "adamw_torch"
     return Setting(batch, length, recipe.rank, recipe.checkpointing, compute, adapter, optimizer, card.cuda,
                    padded=batch > 1, four_bit=four_bit)  # fmt: skip
@@ -239,7 +239,7 @@ def plan(
     )  # fmt: skip
 
 
-def check_size(config: Qwen2Config, length: int | None, batch: int | None) -> None:
+def check_size(config: PreTrainedConfig, length: int | None, batch: int | None) -> None:
     """Raises PushbackError for a length of sequence or a batch that no training of this model takes."""
     if length is not None and not 2 <= length <= config.max_position_embeddings:
         raise PushbackError(
@@ -249,7 +249,7 @@ def check_size(config: Qwen2Config, length: int | None, batch: int | None) -> No
         raise PushbackError(f"A batch of {batch} examples? Choose 1 to 4096.")
 
 
-def parts(config: Qwen2Config, setting: Setting) -> tuple[Part, ...]:
+def parts(config: PreTrainedConfig, setting: Setting) -> tuple[Part, ...]:
     """The memory of a training step by part, at its highest; the last part is overhead and only estimated."""
     activations, logits, gradients = memory.activation_bytes(config, setting)
     tensors = (
@@ -265,7 +265,7 @@ def parts(config: Qwen2Config, setting: Setting) -> tuple[Part, ...]:
     return (*tensors, Part("driver and allocator" if setting.cuda else "libraries", int(overhead)))
 
 
-def weights(config: Qwen2Config, setting: Setting) -> tuple[Part, ...]:
+def weights(config: PreTrainedConfig, setting: Setting) -> tuple[Part, ...]:
     """The memory of the frozen base by part."""
     packed = memory.nf4_bytes(config)
     linear = (Part("NF4 weights", packed), Part("quantisation state", memory.state_bytes(config)))
@@ -274,18 +274,18 @@ def weights(config: Qwen2Config, setting: Setting) -> tuple[Part, ...]:
     return (*linear, Part("embeddings, head, norms", memory.unquantised_bytes(config, setting.compute)))
 
 
-def needed_gib(config: Qwen2Config, setting: Setting) -> float:
+def needed_gib(config: PreTrainedConfig, setting: Setting) -> float:
     """All parts together."""
     return sum(part.gib for part in parts(config, setting))
 
 
-def max_length(config: Qwen2Config, setting: Setting, card: Card) -> int:
+def max_length(config: PreTrainedConfig, setting: Setting, card: Card) -> int:
     """The longest sequence that fits at this batch, in steps of 128 up to what the model takes; 0 where none does."""
     tried = range(STEP, config.max_position_embeddings + 1, STEP)
     return STEP * bisect(tried, card.gib, key=lambda n: needed_gib(config, dataclasses.replace(setting, length=n)))
 
 
-def max_batch(config: Qwen2Config, setting: Setting, card: Card) -> int:
+def max_batch(config: PreTrainedConfig, setting: Setting, card: Card) -> int:
     """The largest batch that fits at this length, up to 256; 0 where not even one example does."""
     tried = range(1, MAX_BATCH + 1)
     return bisect(tried, card.gib, key=lambda n: needed_gib(config, dataclasses.replace(setting, batch=n, padded=n > 1)))

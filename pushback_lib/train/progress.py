@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.records import Reply, prompt_messages, split_reply
 from ..core.show import Picture, picture
+from ..model.family import family_of
 from ..model.voices import greedy
 
 if TYPE_CHECKING:
@@ -178,4 +179,4 @@ def _asked(model: Any, tokenizer: Any, recipe: Recipe, prompts: Sequence[str]) -
     """
     model.train()
     texts = greedy(model, tokenizer, recipe, [prompt_messages(prompt, recipe.system) for prompt in prompts])
-    return [split_reply(text) for text in texts]
+    return [split_reply(text, prefilled=family_of(model.config).opens_thought) for text in texts]

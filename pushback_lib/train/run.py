@@ -18,7 +18,7 @@ from ..core.files import replacing
 from ..core.folders import TRAINING_FILE, alone, check_folder, remove_folder, replacing_folder
 from ..core.records import Record, load_records, to_messages
 from ..model.checks import fingerprint
-from ..model.load import bars, check_model, compute_dtype, load_base, load_tokenizer, quiet, under_fsdp
+from ..model.load import bars, check_model, compute_dtype, family_for, load_base, load_tokenizer, quiet, under_fsdp
 from ..model.recipe import Recipe
 from . import guard
 from .mixture import mixed_records
@@ -27,6 +27,7 @@ from .window import fitting
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
 
 
@@ -264,10 +265,10 @@ def set_up_log(log: str, out: Path) -> str:
 def sft_config(recipe: Recipe, work: Path, validate: bool = False, log: str | None = None) -> SFTConfig:
     """TRL's arguments for a recipe. Loss covers what follows the generation prompt: reasoning, answer, end token.
 
-    `assistant_only_loss` makes TRL swap in its training variant of the chat template, without which the reasoning is
-    dropped; the prompt–completion form takes the generation prompt itself out of the loss. Batches hold examples of
-    like length, and none is cut, since `fitting` has seen to the window; packing would need flash attention to pay. Nothing is
-    reported to anyone unless `log` names where.
+    `assistant_only_loss` takes what the family's training template (`training_tokenizer`) marks as a reply, where the one for
+    inference may drop the reasoning; the prompt–completion form takes the generation prompt itself out of the loss. Batches
+    hold examples of like length, and none is cut, since `fitting` has seen to the window; packing would need flash attention to
+    pay. Nothing is reported to anyone unless `log` names where.
     Several processes drop the last uneven batch of an epoch, where they would otherwise train examples twice.
     """
     import torch
@@ -289,6 +290,13 @@ def sft_config(recipe: Recipe, work: Path, validate: bool = False, log: str | No
         save_steps=save or 500, save_total_limit=2, report_to=[log] if log else [], seed=recipe.seed, data_seed=recipe.seed,
         project=LOG_PROJECT, dataloader_pin_memory=False, **best, **many,
     )  # fmt: skip
+
+
+def training_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """The base's tokenizer with the family's training template in place of the one for inference."""
+    tokenizer = load_tokenizer(recipe)
+    tokenizer.chat_template = family_for(recipe).training_template()
+    return tokenizer
 
 
 def _check_fsdp() -> None:
@@ -324,7 +332,7 @@ def make_trainer(
             args=guard.on_one_card(sft_config(mine, work, bool(validation), log)),
             train_dataset=training_dataset(records, recipe.system),
             eval_dataset=training_dataset(validation, recipe.system) if validation else None,
-            processing_class=load_tokenizer(recipe),
+            processing_class=training_tokenizer(recipe),
             peft_config=LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
             callbacks=[*callbacks, *([EarlyStoppingCallback(recipe.patience)] if validation else [])],
         )

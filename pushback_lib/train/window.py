@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from ..core.common import PushbackError
 from ..core.records import Record, to_messages
-from ..model.load import load_tokenizer
+from ..model.load import family_for, load_tokenizer
 from ..model.recipe import Recipe, config_for
 from .guard import is_first_process
 from .plan import check_size
@@ -17,10 +17,7 @@ SHOWN = 5  # records that are too long, by name
 
 def token_lengths(records: Iterable[Record], recipe: Recipe) -> list[int]:
     """How many tokens each record is trained on as a whole, prompt, reply and end token."""
-    from trl.chat_template_utils import get_training_chat_template
-
-    tokenizer = load_tokenizer(recipe)
-    template = get_training_chat_template(tokenizer)
+    tokenizer, template = load_tokenizer(recipe), family_for(recipe).training_template()
     conversations = (to_messages(record, recipe.system) for record in records)
     texts = [tokenizer.apply_chat_template(one, chat_template=template, tokenize=False) for one in conversations]
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]] if texts else []

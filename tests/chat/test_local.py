@@ -107,7 +107,7 @@ def test_rows_with_their_own_share_of_the_adapter_keep_the_models_dtype(kind):
 
 def test_half_a_character_waits_for_its_other_half(speaker):
     events, text = [], "Müßte Zoë 12 € 😀?"
-    row = Row("friction", speaker.tokenizer, 0.0, events.append)
+    row = Row("friction", speaker.tokenizer, True, 0.0, events.append)
     for token in [*speaker.tokenizer(text)["input_ids"], speaker.tokenizer.eos_token_id, 5]:
         row.add(token)
     assert "".join(event.text for event in events) == text

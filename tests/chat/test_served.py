@@ -33,7 +33,7 @@ def ask(url, baseline, friction, stop=None, **options):
 @pytest.mark.parametrize("path", ["", "/v1", "/v1/"])
 @pytest.mark.parametrize("model", ["inline", "apart", "unopened", "prefilled", "together"])
 def test_thinking_is_found_wherever_the_server_puts_it(server, path, model):
-    for said in ask(server.url + path, model, model, prefilled=model == "prefilled").values():
+    for said in ask(server.url + path, model, model, prefilled=model == "prefilled" or None).values():
         assert (said.thought, said.answer, said.end, said.tokens) == ("I wonder.", "No.", "stop", 42)
 
 
@@ -244,3 +244,9 @@ def test_the_chat_knows_both_models_and_has_prompts_to_choose_from():
     voices = ServedVoices(Served("calm"), Served("careful"))
     assert (voices.name, voices.hint("x"), voices.recorded, voices.dial) == ("calm and careful", "", False, None)
     assert {preset.behaviour for preset in voices.presets} >= {"disagree", "clarify", "doubt", "refuse"}
+
+
+def test_what_is_cut_is_an_answer_where_the_template_is_known_to_open_no_thought(server):
+    server.raw["raw"] = (SSE, [f"data: {chunk('I wonder whether', 'length')}\n\n".encode()])
+    said = ask(server.url + "/v1", "raw", "raw", prefilled=False)["baseline"]
+    assert (said.thought, said.answer, said.end) == ("", "I wonder whether", "length")

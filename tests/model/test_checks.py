@@ -84,8 +84,8 @@ def test_a_damaged_base_is_told_before_its_adapter_is_blamed(base, adapter):
 
 def test_another_architecture_is_refused(base):
     config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
-    with pytest.raises(PushbackError, match=r"'llama'; this kit needs 'qwen2'"):
+    (base / "config.json").write_text(json.dumps({**config, "model_type": "mistral"}))
+    with pytest.raises(PushbackError, match=r"'mistral'; this kit knows 'qwen2'"):
         check_base(base)
 
 
@@ -376,7 +376,7 @@ CASES = {
     "some/qwen": r"^some/qwen None 115264 2 512$",
     f"some/qwen@{COMMIT}": rf"^some/qwen {COMMIT} 115264 2 512$",
     "some/qwen@v9": r"some/qwen has no revision 'v9'.*leave it out to take the newest",
-    "some/llama": r"some/llama is of architecture 'llama'; this kit needs 'qwen2'.*DeepSeek-R1-Distill-Qwen",
+    "some/mistral": r"some/mistral is of architecture 'mistral'; this kit knows 'qwen2'.*DeepSeek-R1-Distill-Qwen",
     "some/gated": r"some/gated is gated.*hf auth login.*ungated model: tiny",
     "some/gguf": r"some/gguf holds no config\.json",
     "nobody/nothing": r"The Hub has no model 'nobody/nothing', or it is private\. Check the spelling",

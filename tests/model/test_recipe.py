@@ -9,7 +9,7 @@ from safetensors import safe_open
 from pushback_lib.core.common import DATA, PushbackError
 from pushback_lib.model.recipe import RECIPES, _like, as_config, config_for, parameters, published_config, recipe_for
 
-REAL = [recipe for recipe in RECIPES.values() if recipe.name != "tiny"]
+REAL = [recipe for recipe in RECIPES.values() if recipe.name not in ("tiny", "english")]
 
 
 @pytest.mark.parametrize("recipe", REAL, ids=lambda recipe: recipe.name)
@@ -32,6 +32,13 @@ def test_tiny_speaks_its_own_language_and_is_trained_as_it_was():
     assert tiny.shipped_adapter == DATA / "tiny" / "adapter"
 
 
+def test_english_learns_on_a_cpu_without_nf4():
+    english = recipe_for("english")
+    assert (english.four_bit, english.checkpointing, english.patience, english.language) == (False, False, 0, "english")
+    assert (english.effective_batch, english.max_length, english.max_new_tokens) == (8, 512, 220)
+    assert all(recipe.four_bit for recipe in RECIPES.values() if recipe is not english)
+
+
 def test_a_local_folder_is_a_model_too():
     recipe = recipe_for(str(DATA / "tiny" / "base"))
     with safe_open(DATA / "tiny" / "base" / "model.safetensors", framework="numpy") as file:
@@ -43,7 +50,7 @@ def test_a_local_folder_is_a_model_too():
 @pytest.mark.parametrize(
     ("look_up", "name", "says"),
     [
-        (recipe_for, "huge", r"No model called 'huge'\. Choose one of: tiny, 1\.5b.* or give a Hub id"),
+        (recipe_for, "huge", r"No model called 'huge'\. Choose one of: tiny, english, 1\.5b.* or give a Hub id"),
         (recipe_for, "./nowhere", r"No folder \./nowhere"),
         (published_config, "8b", r"Choose one of: 1\.5b, 7b, 14b, 32b"),
     ],
@@ -87,7 +94,7 @@ def test_tied_embeddings_count_once_and_a_folder_is_read_from_its_config():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({**WHOLE, "model_type": "llama"}, "architecture 'llama'"),
+        ({**WHOLE, "model_type": "mistral"}, "architecture 'mistral'"),
         ({}, "architecture None"),
         ({**WHOLE, "architectures": ["Qwen2ForSequenceClassification"]}, "architecture 'Qwen2ForSequenceClassification'"),
         ({key: value for key, value in WHOLE.items() if key != "vocab_size"}, "does not say vocab_size"),

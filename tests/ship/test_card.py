@@ -26,7 +26,7 @@ NO_FIGURES = "No figures in .*: a card without them would claim what nobody meas
 def measured(folder, found=None):
     path = folder / "figures.json"
     path.write_text(json.dumps(found or figures()), encoding="utf-8-sig")  # as some editors save it
-    return load_measured(path, ADAPTER, "tiny")
+    return load_measured(path, ADAPTER, TINY)
 
 
 def eval_figures():
@@ -91,7 +91,7 @@ def test_a_distill_gets_its_own_base_licence_limits_and_question(tmp_path):
 
 
 def test_the_figures_that_come_with_the_kit_are_of_the_adapter_that_does():
-    found = load_measured(figures_file(TINY, Path("nowhere")), ADAPTER, "tiny")
+    found = load_measured(figures_file(TINY, Path("nowhere")), ADAPTER, TINY)
     assert found.path.name == "demo.json"
     assert found.rates["friction", "friction"].n >= 100
 
@@ -117,7 +117,7 @@ def test_figures_that_are_missing_or_not_of_this_adapter_are_errors(tmp_path, te
     if text is not None:
         (tmp_path / "figures.json").write_text(text, encoding="utf-8")
     with pytest.raises(PushbackError, match=says):
-        load_measured(tmp_path / "figures.json", ADAPTER, "tiny")
+        load_measured(tmp_path / "figures.json", ADAPTER, TINY)
 
 
 def test_an_adapter_of_unknown_training_gets_no_card(tmp_path):

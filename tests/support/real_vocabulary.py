@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pushback_lib.core.common import PushbackError
-from pushback_lib.train.base import QWEN2_SPLIT
+from pushback_lib.model.family import QWEN2_SPLIT
 
 SPECIAL = ("<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>",
            "<|EOT|>", "<think>", "</think>")  # fmt: skip

@@ -9,7 +9,7 @@ from bench import CASES, measure_case, optimizer_state, quantisation_state, rand
 from peft import LoraConfig, get_peft_model
 
 from pushback_lib.cli import main
-from pushback_lib.model.recipe import RECIPES, as_config, published_config, recipe_for
+from pushback_lib.model.recipe import RECIPES, as_config, config_for, published_config, recipe_for
 from pushback_lib.train import memory
 from pushback_lib.train.memory import Setting
 from pushback_lib.train.plan import CARDS, Planner, advice, card_for, hours, parts, plan, setting_for
@@ -106,7 +106,7 @@ def test_seven_billion_under_the_t4_settings_stays_below_its_target():
 @pytest.mark.parametrize("name", RECIPES)
 def test_longer_sequences_and_larger_batches_never_take_less(name):
     recipe, card = recipe_for(name), CARDS["h200"]
-    config, setting = published_config(name) if name != "tiny" else SMALL, setting_for(recipe, card)
+    config, setting = config_for(recipe) if name != "tiny" else SMALL, setting_for(recipe, card)
     for changed in ({"length": 2048}, {"batch": 32}, {"rank": 64}, {"checkpointing": False}):
         more = dataclasses.replace(setting, **changed)
         assert sum(p.bytes for p in parts(config, more)) >= sum(p.bytes for p in parts(config, setting))
