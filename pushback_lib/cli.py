@@ -47,7 +47,7 @@ from .model.voices import load_voices
 from .ship import hub
 from .ship.card import write_adapter_card
 from .ship.lora import KINDS as LORA_KINDS
-from .ship.lora import ship_lora
+from .ship.lora import published_file, ship_lora
 from .ship.ollama import QUANTISATIONS, create_model
 from .ship.run import TAKE_HOME, ship_all, ship_gguf
 from .train.base import BaseRecipe, train_base
@@ -617,9 +617,10 @@ def run_gguf(args: argparse.Namespace) -> int:
 
 def run_lora(args: argparse.Namespace) -> int:
     """Writes the adapter's file and the Modelfile, and prints their paths and sizes, and what to do with them."""
-    adapter, *others = ship_lora(*_recipe_and_adapter(args), args.out, args.kind, args.base)
+    recipe, folder = _recipe_and_adapter(args)
+    adapter, *others = ship_lora(recipe, folder, args.out, args.kind, args.base)
     print("\n".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in [adapter, *others]))
-    base = others[0] if args.base else "BASE.gguf"
+    base = others[0] if args.base else published_file(recipe) or "BASE.gguf"
     print(f"next:    pushback chat --gguf {base} --lora {adapter}")
     print(f"Ollama:  ollama create NAME -f {others[-1]}   (not tried with a real one)")
     return 0

@@ -15,6 +15,8 @@ from ..model.llama_cpp import Pair, share
 from .backend import Backend, Event, Put, Settings, fit, in_thread, plain
 from .local import SMALL_NOTE, presets_in, strange_words
 
+SAMPLERS = ["temperature", "top_p"]  # in the order of the kit's own voices; llama.cpp's cuts first, which leaves less to draw
+
 
 class LlamaVoices(Backend):
     """Baseline and friction from one base in memory; the weights are there once, see `Pair`.
@@ -89,6 +91,6 @@ class LlamaVoices(Backend):
 
         return server.stream(
             fit(messages, ids, server.context, settings.max_tokens, self.name), settings.max_tokens,
-            temperature=settings.temperature, seed=settings.seed, cache_prompt=True, ignore_eos=bool(settings.min_tokens),
-            **(share(self.dial) if voice == FRICTION else {}),
+            temperature=settings.temperature, seed=settings.seed, samplers=SAMPLERS, cache_prompt=True,
+            ignore_eos=bool(settings.min_tokens), **(share(self.dial) if voice == FRICTION else {}),
         )  # fmt: skip

@@ -83,11 +83,16 @@ def base_folder(recipe: Recipe) -> Path:
         ) from error
 
 
+def published_file(recipe: Recipe) -> Path | None:
+    """The base's own GGUF file, where it was unpacked from one."""
+    return package.package_file() if recipe.base == str(package.FOLDER) else None
+
+
 def _modelfile(recipe: Recipe, name: str, base: str | None) -> Modelfile:
     """The Modelfile of base and adapter. Raises PushbackError for a name that Ollama does not take."""
     made_from = file_name(recipe, BASELINE, base or "Q8_0")
-    if not base and recipe.base == str(package.FOLDER):
-        made_from = package.FILE
+    if not base and (own := published_file(recipe)):
+        made_from = own.name
     elif not base and recipe.name in RECIPES and not recipe.is_local:
         made_from = f"deepseek-r1:{recipe.name}"  # in Ollama's library
     made = replace(Modelfile.for_recipe(recipe, load_tokenizer(recipe), made_from), adapter=name)

@@ -47,7 +47,7 @@ def typed(monkeypatch, text):
 def test_each_line_of_a_pipe_is_a_prompt_and_both_voices_answer_in_their_order(monkeypatch, capsys):
     typed(monkeypatch, "One?\n\n  Two?  \n")
     assert talk(Echo(note="small"), Settings()) == 0
-    reply = "| I hear\n| you.\n\nBe brief. / {}\n5 tokens · first after 0.10 s · 20 tokens/s\n"
+    reply = "| I hear\n| you.\n\nBe brief. / {0}\n5 tokens · first after 0.10 s · 20 tokens/s\n"
     both = "> {0}\n\nbaseline\n" + reply + "\nfriction\n" + reply
     assert capsys.readouterr().out == both.format("One?") + both.format("Two?")
 
