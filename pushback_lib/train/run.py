@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
 
+    from .fast import FastModel
+
 
 def trained_weights(model: Any) -> dict[str, Any]:
     """The adapter's parameters by name, whether or not they are being trained now."""
@@ -143,6 +145,7 @@ def trainer_class() -> type[SFTTrainer]:
     class FrictionTrainer(SFTTrainer):
         recipe: Recipe  # set right after building
         checkpoint: Path | None = None  # to resume from
+        fast: FastModel | None = None  # computes the loss in place of the model, where `computes_fast` says so
 
         def _send_telemetry(self) -> None:
             """TRL would tell the Hub about every run; HF_HUB_DISABLE_TELEMETRY is read too early to be set here."""
@@ -154,6 +157,11 @@ def trainer_class() -> type[SFTTrainer]:
             if self.checkpoint:
                 self.order.load(self.checkpoint / guard.ORDER)
             return self.order
+
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            if self.fast is None:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return self.fast.loss(inputs["input_ids"], inputs["attention_mask"], inputs["labels"], num_items_in_batch)
 
         def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(model, *args, **kwargs)
@@ -339,8 +347,19 @@ def make_trainer(
     guard.check_ends(trainer, recipe)
     trainer.recipe = recipe
     cast_trainable(trainer.model)
+    if computes_fast(mine):
+        from .fast import FastModel
+
+        trainer.fast = FastModel(trainer.model)
     show_loss_in_the_bar(trainer)
     return trainer
+
+
+def computes_fast(recipe: Recipe) -> bool:
+    """Whether `FastModel` computes the loss: for a base in 16 bit, on a CPU, in one process that keeps its activations."""
+    import torch
+
+    return not (recipe.four_bit or recipe.checkpointing or torch.cuda.is_available() or guard.processes() > 1)
 
 
 def cast_trainable(model: Any) -> None:
