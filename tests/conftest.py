@@ -1,5 +1,6 @@
 """What this machine lacks is not tested, and the last lines say so; how tests are shared out among processes."""
 
+import signal
 from collections import Counter
 from collections.abc import Generator
 from typing import Any
@@ -40,6 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background job, and all that it starts, ignores Ctrl-C, which some tests send
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in parts.FIND:
         config.addinivalue_line("markers", f"{name}: uses the fixture of that name, from tests/support/parts.py")
     config.stash[LACKS], config.stash[LEFT_OUT] = {}, Counter()
