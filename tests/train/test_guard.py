@@ -19,6 +19,7 @@ from trl.chat_template_utils import get_training_chat_template
 from pushback_lib.core.common import PushbackError
 from pushback_lib.language.corpus import friction_records
 from pushback_lib.model import load
+from pushback_lib.model.family import EOS
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.train import guard, run
 from pushback_lib.train.run import train_adapter
@@ -226,12 +227,12 @@ def test_an_end_token_outside_the_loss_is_an_error_before_training(tmp_path, mon
     def outside(recipe):
         tokenizer = load.load_tokenizer(recipe)
         training, end = get_training_chat_template(tokenizer), "{%- endgeneration %}"
-        spoken, closed = "{{'<｜Assistant｜>' + message['content'] + '", load.EOS + "'}}" + end
+        spoken, closed = "{{'<｜Assistant｜>' + message['content'] + '", EOS + "'}}" + end
         assert training.count(spoken + closed) == 1
-        tokenizer.chat_template = training.replace(spoken + closed, spoken + "'}}" + end + "{{'" + load.EOS + "'}}")
+        tokenizer.chat_template = training.replace(spoken + closed, spoken + "'}}" + end + "{{'" + EOS + "'}}")
         return tokenizer
 
-    monkeypatch.setattr(run, "load_tokenizer", outside)
+    monkeypatch.setattr(run, "training_tokenizer", outside)
     says = r"The chat template of .*base leaves '<｜end▁of▁sentence｜>', which ends a reply, out of what is trained: example 1 "
     with pytest.raises(PushbackError, match=says):
         train_adapter(TINY, friction_records(16, 1), tmp_path / "adapter")
