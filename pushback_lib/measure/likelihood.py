@@ -160,9 +160,9 @@ def _tokens(speaker: Speaker, run: EvalRun, given: Given) -> tuple[list[int], li
     """What stands before the answer, and the answer."""
     conversation = run.messages(given.prompt, given.voice)
     head = speaker.tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
-    opens_thought = head.endswith(f"{OPEN}\n")
-    if opens_thought or given.thought or given.voice != BASELINE:
-        head += join_reply(given.thought, "").removeprefix(f"{OPEN}\n" if opens_thought else "")
+    opened = speaker.family.opens_thought
+    if opened or given.thought or given.voice != BASELINE:
+        head += join_reply(given.thought, "").removeprefix(f"{OPEN}\n" if opened else "")
     encode = speaker.tokenizer.encode
     return tuple(encode(text, add_special_tokens=False) for text in (head, given.answer.strip()))
 

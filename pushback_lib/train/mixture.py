@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from ..core.common import DATA
 from ..core.records import Record, load_records, thought_text
 from ..language.corpus import friction_records
@@ -22,8 +24,16 @@ def one_turn_records(n: int, seed: int) -> list[Record]:
 
 
 def shortest(n: int) -> list[Record]:
-    """The `n` records of data/friction with the fewest words, shortest first: the longest ones are the least plain."""
-    return sorted(load_records(FRICTION), key=_words)[:n]
+    """`n` records of data/friction, of each behaviour those with the fewest words; half are plain, a quarter of the rest each.
+
+    Of all records together the shortest would be plain ones alone, whose thoughts have a line or two.
+    """
+    by_behaviour: dict[str, list[Record]] = {}
+    for record in sorted(load_records(FRICTION), key=_words):
+        by_behaviour.setdefault(record.behaviour, []).append(record)
+    turns = [(place / (4 if behaviour == "comply" else 1), record)
+             for behaviour, part in sorted(by_behaviour.items()) for place, record in enumerate(part)]  # fmt: skip
+    return [record for _, record in sorted(turns, key=itemgetter(0))[:n]]
 
 
 def _words(record: Record) -> int:

@@ -24,6 +24,8 @@ GIB = 2**30
 STEP = 128  # sequences are tried in steps of so many tokens
 MAX_BATCH = 256  # that is tried
 DATA_SIZE = {"english": (1887, 320), "bundled": (3600, 130)}  # examples, and their mean tokens with the system prompt
+# the same of a mixture's sources, in SmolLM2's tokens: of one record, of all of data/easy, of one of the 600 shortest records
+MIXED_SIZE = {"language": (1, 171), "easy": (752, 198), "friction": (1, 280)}
 LENGTHS, BATCHES = (128, 256, 512, 1024, 2048, 4096, 8192), (1, 2, 4, 8, 16, 32)  # to choose from in a notebook
 
 
@@ -230,13 +232,22 @@ def plan(
     config = config_for(recipe)
     check_size(config, length, batch)
     setting = setting_for(recipe, card, length, batch)
-    count, mean_tokens = DATA_SIZE[recipe.language]
+    count, mean_tokens = data_size(recipe)
     took = hours(config, setting, card, recipe.epochs * (examples or recipe.examples or count) * mean_tokens)
     cost = (card.price[0] * took[0], card.price[1] * took[1]) if card.price and took else None  # cheapest and fastest first
     return MemoryPlan(
         recipe, card, setting, parameters(config), memory.adapter_parameters(config, recipe.rank), parts(config, setting),
         max_length(config, setting, card), max_batch(config, setting, card), took, cost,
     )  # fmt: skip
+
+
+def data_size(recipe: Recipe) -> tuple[int, float]:
+    """How many examples a recipe trains on, and their mean tokens."""
+    if not recipe.mixture:
+        return DATA_SIZE[recipe.language]
+    parts = [(getattr(recipe.mixture, name) * count, tokens) for name, (count, tokens) in MIXED_SIZE.items()]
+    count = sum(number for number, _ in parts)
+    return count, sum(number * tokens for number, tokens in parts) / count
 
 
 def check_size(config: PreTrainedConfig, length: int | None, batch: int | None) -> None:

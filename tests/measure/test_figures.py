@@ -3,6 +3,7 @@ import json
 import pytest
 from eval_rows_made import bundled_rows, english, perfect
 
+from pushback_lib.core.records import Reply
 from pushback_lib.core.stats import mcnemar, wilson
 from pushback_lib.language.requests import CONTRAST_KINDS, FRICTION_KINDS, KINDS, PLAIN_KINDS
 from pushback_lib.measure.figures import figures_of, majority, paired, pairs, rate, right
@@ -53,6 +54,22 @@ MISSED = [
 def test_a_voice_that_always_does_the_same_misses_targets(friction, kinds, words):
     missed = said(friction).missed_targets()
     assert all(any(line.startswith(words.format(kind)) for line in missed) for kind in kinds)
+
+
+ENDS = [  # how a reply ends; then how many of one are silent, cut off, looping
+    (Reply(answer="Yes.", end="stop"), (0, 0, 0)),
+    (Reply(thought="Hm.", end="stop"), (1, 0, 0)),
+    (Reply(answer="I see it and I", end="length"), (0, 1, 0)),
+    (Reply(thought="I see it. " * 9, end="length"), (1, 1, 1)),
+    (Reply(answer="I see it. " * 9, end="length"), (0, 1, 1)),
+]
+
+
+@pytest.mark.parametrize(("reply", "counts"), ENDS)
+def test_replies_that_say_nothing_do_not_end_or_loop_are_counted(reply, counts):
+    found = figures_of(judge_replies(PROMPTS[:3], [{"friction": reply}] * 3)).voices["friction"]
+    assert [found[name].hits for name in ("silent", "cut_off", "loops")] == [3 * count for count in counts]
+    assert found["loops"].n == 3
 
 
 def test_english_rows_are_not_held_against_the_small_languages_targets():

@@ -1,11 +1,11 @@
 """Likelihoods of given answers: against a computation by hand, on the shipped model's two voices, in figures and files."""
 
-import copy
 import dataclasses
 import json
 
 import pytest
 import torch
+from chatml_twin import twin
 
 from pushback_lib.cli import main
 from pushback_lib.core.common import BASELINE, DATA, FRICTION, PushbackError
@@ -24,14 +24,11 @@ from pushback_lib.measure.likelihood import (
 )
 from pushback_lib.measure.prompts import bundled_prompts, held_out_requests, is_friction
 from pushback_lib.measure.run import evaluate, local_run
+from pushback_lib.model.load import load_base, load_tokenizer
 from pushback_lib.model.recipe import recipe_for
-from pushback_lib.model.voices import load_voices
+from pushback_lib.model.voices import Speaker, load_voices
 
 PAIRS = ("false_claim", "missing_detail", "unknowable")  # each with its contrast kind
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{{ '<|im_start|>assistant\n' }}"
-)
 
 
 def prompts_with_answers(n: int = 4):
@@ -122,14 +119,17 @@ HEADS = [  # what stands before the answer, after ChatML's prompt, which opens n
 ]
 
 
+@pytest.fixture(scope="module")
+def chatml(tmp_path_factory):
+    """A speaker of the family whose prompt opens no thought; without an adapter, since nothing is computed."""
+    recipe = twin(tmp_path_factory.mktemp("twin") / "base")
+    return Speaker(load_base(recipe, four_bit=False), load_tokenizer(recipe), recipe, recipe.shipped_adapter)
+
+
 @pytest.mark.parametrize(("voice", "thought", "head"), HEADS)
-def test_where_the_prompt_opens_no_thought_the_baseline_has_none(speaker, run, voice, thought, head):
-    chatml = copy.copy(speaker.tokenizer)
-    chatml.chat_template = CHATML
-    before, _ = likelihood._tokens(
-        dataclasses.replace(speaker, tokenizer=chatml), run, Given(PROMPTS[0], voice, thought, "Yes.")
-    )
-    assert speaker.tokenizer.decode(before).endswith(f"<|im_start|>assistant\n{head}")
+def test_where_the_prompt_opens_no_thought_the_baseline_has_none(chatml, run, voice, thought, head):
+    before, _ = likelihood._tokens(chatml, run, Given(PROMPTS[0], voice, thought, "Yes."))
+    assert chatml.tokenizer.decode(before).endswith(f"<|im_start|>assistant\n{head}")
 
 
 def test_after_its_own_thought_the_shipped_adapter_prefers_the_right_answer_and_leaves_the_twins(speaker, run):
