@@ -129,11 +129,18 @@ class LlamaCpp:
         """Natural logarithms of the probability of every token after `ids`, shape (vocabulary,); float64."""
         import numpy as np
 
-        body = {"prompt": list(ids), "n_predict": 1, "n_probs": self.vocabulary, "cache_prompt": True, **GREEDY, **options}
+        body = {"prompt": list(ids), "n_predict": 1, "n_probs": self.vocabulary, "cache_prompt": True,
+                "logit_bias": [[self._letter, 1000.0]],  # what is drawn; the probabilities are told as they were before
+                **GREEDY, **options}  # fmt: skip
         found = self._post("/completion", body)["completion_probabilities"][0]["top_logprobs"]
         values = np.full(self.vocabulary, -np.inf)
         values[[one["id"] for one in found]] = [one["logprob"] for one in found]
         return values
+
+    @cached_property
+    def _letter(self) -> int:
+        """A token of whole text: with an end, or half a character, llama.cpp sends no probabilities."""
+        return self.tokenise("a")[0]
 
     def _normal(self, text: str) -> str:
         return unicodedata.normalize("NFC", text) if self._normalises else text

@@ -1,9 +1,8 @@
-"""The loss of a batch in a fraction of the time that PEFT and transformers take on a CPU, for the same adapter.
+"""The loss of a batch with less work than PEFT and transformers do for it on a CPU, for the same adapter.
 
-The sums are the same; there is less to do for each. Tokens are rows of
-one matrix: padding is left out, and the beginning that all texts of a batch share, such as the system prompt, is computed
-once, since a causal model finds the same there for each. Base and adapter compute in one dtype, without autocast; the
-adapter's own weights stay in fp32. Every step is one of `kernels.py`.
+The sums are the same. Tokens are rows of one matrix: padding is left out, and the beginning that all texts of a batch share,
+such as the system prompt, is computed once, since a causal model finds the same there for each. Base and adapter compute in one
+dtype, without autocast; the adapter's own weights stay in fp32. Every step is one of `kernels.py`.
 """
 
 from __future__ import annotations
