@@ -186,11 +186,19 @@ def share(dial: float) -> dict[str, Any]:
     return {"lora": [{"id": 0, "scale": dial}]}
 
 
-def _params(gguf: Path, exact: bool, slots: int, threads: int, context: int, name: str) -> Any:
+def _library() -> Any:
     try:
         import xllamacpp
     except ImportError as error:
-        raise PushbackError(f"llama.cpp is not there ({error}). Install it with `pip install xllamacpp`.") from error
+        if "libgomp" not in str(error):
+            raise PushbackError(f"llama.cpp is not there ({error}). Install it with `pip install xllamacpp`.") from error
+        import torch  # noqa: F401  # its wheel brings the OpenMP library, libgomp, to a system that has none
+        import xllamacpp
+    return xllamacpp
+
+
+def _params(gguf: Path, exact: bool, slots: int, threads: int, context: int, name: str) -> Any:
+    xllamacpp = _library()
     params = xllamacpp.CommonParams()
     params.model.path = str(gguf)
     params.model_alias = {name}
