@@ -107,6 +107,7 @@ def _run(work: Coroutine, *chats: Chat) -> Any:
     """What the coroutine returns; closes the chats."""
 
     async def closing() -> Any:
+        asyncio.get_running_loop().set_exception_handler(_only_errors)
         try:
             return await work
         finally:
@@ -114,6 +115,12 @@ def _run(work: Coroutine, *chats: Chat) -> Any:
                 await chat.close()
 
     return asyncio.run(closing())
+
+
+def _only_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A second Ctrl-C can fall into the making of a task; asyncio would say that such a task was destroyed, with a traceback."""
+    if "exception" in context:
+        loop.default_exception_handler(context)
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:

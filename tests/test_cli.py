@@ -1,15 +1,19 @@
 """The `pushback` command: its help, its errors, and what `make demo` promises of the shipped adapter."""
 
 import argparse
+import asyncio
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from unittest import mock
 
 import pytest
 
-from pushback_lib.cli import SHOWN, _prompts, main, parser
+from pushback_lib.cli import SHOWN, _prompts, _run, main, parser
 from pushback_lib.core.common import BASELINE, DATA, FRICTION
 from pushback_lib.measure.figures import figures_of
 from pushback_lib.measure.prompts import bundled_prompts
@@ -118,6 +122,21 @@ def test_ctrl_c_while_the_libraries_load_is_one_line_too():
         sys.exit(pushback.main())"""
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (130, "pushback: Stopped.\n")
+
+
+def test_ctrl_c_in_the_making_of_a_task_leaves_no_word_of_asyncio(caplog):
+    """As a second Ctrl-C can: the first only asks the work to end."""
+
+    async def work():
+        loop, sleep = asyncio.get_running_loop(), asyncio.sleep(1)
+        with mock.patch.object(loop, "call_soon", side_effect=KeyboardInterrupt):
+            asyncio.create_task(sleep)
+
+    with pytest.raises(KeyboardInterrupt), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that sleep was never awaited
+        _run(work())
+        gc.collect()
+    assert not caplog.records
 
 
 def test_a_fault_of_the_kit_itself_keeps_its_traceback(monkeypatch):
