@@ -101,9 +101,9 @@ def memory(out: Path) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         _limit(resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + 100_000_000)
 
-    recipe = small(batch=256, max_length=512)
+    recipe = small(batch=64, max_length=512)
     try:
-        train_adapter(recipe, friction_records(512, 1), out.with_name("none"), [at("on_train_begin", starve)])
+        train_adapter(recipe, friction_records(128, 1), out.with_name("none"), [at("on_train_begin", starve)])
     except PushbackError as error:
         _limit(resource.RLIMIT_AS, resource.RLIM_INFINITY)
         print(json.dumps({"says": str(error)}))
