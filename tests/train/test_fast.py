@@ -16,6 +16,7 @@ from pushback_lib.model.recipe import recipe_for
 from pushback_lib.train import run
 from pushback_lib.train.fast import FastModel, rows_of
 from pushback_lib.train.guard import IGNORED, work_folder
+from pushback_lib.train.kernels import LoraLinear
 
 RECORDS = friction_records(45, seed=1)
 
@@ -194,3 +195,14 @@ def test_validation_looks_without_training(llama, tmp_path):
     training = run.train_adapter(recipe, RECORDS[:32], tmp_path / "adapter", validation=RECORDS[32:])
     assert [step for step, _ in training.validation] == [1, 2], "a step that cannot gain, then no more of four"
     assert training.best == training.validation[0][1]
+
+
+def test_what_a_small_adapter_adds_is_not_lost_in_the_rounding_of_bf16():
+    """Added to a result or a residual that is rounded already, as PEFT does under autocast, most of it would be."""
+    torch.manual_seed(5)
+    x, start, weight = torch.randn(2000, 64), 8 * torch.randn(2000, 64), torch.randn(64, 64) / 8
+    down, up = torch.randn(4, 64) / 8, torch.randn(64, 4) / 400
+    asked = (x @ down.T) @ up.T
+    without, given = (LoraLinear.apply(x.bfloat16(), start.bfloat16(), weight.bfloat16(), 1.0, down, matrix).float()
+                      for matrix in (torch.zeros_like(up), up))  # fmt: skip
+    assert ((given - without) * asked).sum() / asked.square().sum() == pytest.approx(1, abs=0.1)
