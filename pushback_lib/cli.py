@@ -118,7 +118,7 @@ def _run(work: Coroutine, *chats: Chat) -> Any:
 
 
 def _only_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A second Ctrl-C can fall into the making of a task; asyncio would say that such a task was destroyed, with a traceback."""
+    """A second Ctrl-C can fall into the making of a task; asyncio would tell of the task's end, with a traceback."""
     if "exception" in context:
         loop.default_exception_handler(context)
 

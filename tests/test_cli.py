@@ -130,11 +130,12 @@ def test_ctrl_c_in_the_making_of_a_task_leaves_no_word_of_asyncio(caplog):
     async def work():
         loop, sleep = asyncio.get_running_loop(), asyncio.sleep(1)
         with mock.patch.object(loop, "call_soon", side_effect=KeyboardInterrupt):
-            asyncio.create_task(sleep)
+            await asyncio.gather(sleep)
 
-    with pytest.raises(KeyboardInterrupt), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sleep was never awaited
-        _run(work())
+        with pytest.raises(KeyboardInterrupt):
+            _run(work())
         gc.collect()
     assert not caplog.records
 
