@@ -75,7 +75,7 @@ def starved(tmp_path_factory):
 @pytest.mark.slow
 def test_no_memory_left_becomes_advice(starved):
     _, found = starved
-    assert "Memory ran out: 'tiny' at sequence 512, batch 256" in found["says"]
+    assert "Memory ran out: 'tiny' at sequence 512, batch 64" in found["says"]
     assert "would fit" in found["says"]
 
 
