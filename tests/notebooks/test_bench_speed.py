@@ -13,7 +13,8 @@ COMPILED, SMALLER = "the same, compiled with `torch.compile`", "adapter on the u
 
 @pytest.mark.slow
 def test_every_way_trains_and_the_table_names_them(tmp_path, monkeypatch):
-    monkeypatch.delitem(bench_speed.WAYS, COMPILED)  # minutes of a compiler, which not every machine has
+    ways = {way: how for way, how in bench_speed.WAYS.items() if way != COMPILED}  # a compiler takes minutes
+    monkeypatch.setattr(bench_speed, "WAYS", ways)
     recipe = dataclasses.replace(twin(tmp_path / "base"), four_bit=False, rank=4, batch=4, accumulation=1, checkpointing=False)
     found = bench_speed.bench(recipe, friction_records(24, 1), steps=6, few=3)
     assert [len(run["losses"]) for run in found["runs"]] == [3] * len(bench_speed.WAYS) + [6, 6]
