@@ -80,8 +80,8 @@ def test_the_page_holds_the_figures_and_keeps_its_own_words():
     for line in [*bench.table(found).splitlines(), *bench.verdicts(found), found["machine"]]:
         assert line in text
     other = bench.page({**found, "machine": "an abacus"}, text)
-    assert "Machine: an abacus;" in other
-    assert f"Machine: {found['machine']};" not in other
+    assert "an abacus" in other
+    assert found["machine"] not in other.partition(bench.END)[0]
     own_words = [[part.split(bench.END)[-1] for part in one.split(bench.HEAD)] for one in (text, other)]
     assert own_words[0] == own_words[1]
 
