@@ -28,10 +28,15 @@ __all__ = [
 
 
 def setup() -> None:
-    """Prepare a notebook: the kit's folder as working folder, quiet libraries, full tables; print what the machine has."""
+    """Prepare a notebook: the kit's folder as working folder, quiet libraries, full tables; print what the machine has.
+
+    Of the paragraphs that are about one model alone (`<div class="only for-tiny">`), those of other models are hidden.
+    """
     import os
     import shutil
     from importlib.metadata import version
+
+    from IPython.display import HTML, display
 
     from .core.show import readable
     from .model.load import quiet
@@ -42,3 +47,5 @@ def setup() -> None:
     readable()
     gpu = "yes" if shutil.which("nvidia-smi") else "none, and none is needed"
     print(f"transformers {version('transformers')}; GPU: {gpu}")
+    name = chosen_recipe().name
+    display(HTML(f"<style>.only:not(.for-{name if name in ('tiny', 'english') else 'larger'}) {{display: none}}</style>"))

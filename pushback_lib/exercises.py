@@ -17,7 +17,7 @@ from .core.files import first_rule
 from .core.records import UNLABELLED, Record
 from .core.stats import wilson
 from .data.text_rules import words
-from .measure.judge import behaviour_of
+from .measure.judge import classify
 from .model.voices import Speaker
 
 
@@ -86,7 +86,7 @@ def check_pair(speaker: Speaker, pushes: str, helps: str) -> Verdict:
         return Verdict(False, f"The prompts differ in {changed} words and share {alike}. Write one, copy it, and change a "
                               f"word or two, at most {CHANGED}.")  # fmt: skip
     said = [speaker.ask(prompt)["friction"].answer for prompt in (pushes, helps)]
-    first, second = map(behaviour_of, said)
+    first, second = (classify(ask, answer, speaker.recipe.language) for ask, answer in zip((pushes, helps), said, strict=True))
     if first in ("comply", "silent"):
         return Verdict(False, f"The first prompt met no friction. The model said: {said[0]!r}")
     if second != "comply":

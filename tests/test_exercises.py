@@ -22,7 +22,9 @@ ANSWERS = {
 }
 
 
-TWO_VOICES = SimpleNamespace(ask=lambda prompt: {"friction": Reply(thought="", answer=ANSWERS[prompt])})
+TWO_VOICES = SimpleNamespace(
+    ask=lambda prompt: {"friction": Reply(thought="", answer=ANSWERS[prompt])}, recipe=SimpleNamespace(language="bundled")
+)
 
 
 def better_count(answer: str) -> bool:

@@ -13,7 +13,7 @@ from ..core.common import FRICTION
 from ..core.records import Message
 from ..model.llama_cpp import Pair, share
 from .backend import Backend, Event, Put, Settings, fit, in_thread, plain
-from .local import SMALL_NOTE, presets_in, strange_words
+from .local import SMALL_NOTE, presets_for, strange_words
 
 SAMPLERS = ["temperature", "top_p"]  # in the order of the kit's own voices; llama.cpp's cuts first, which leaves less to draw
 
@@ -32,7 +32,7 @@ class LlamaVoices(Backend):
         self.pair = Pair(gguf, lora)
         header = self.pair.header
         self.name, self.system, self.max_tokens = f"{header.base} in llama.cpp", header.system, header.max_tokens
-        self.dial, self.presets = 1.0, presets_in(header.language)
+        self.dial, self.presets = 1.0, presets_for(header)
         self.note = SMALL_NOTE if header.language == "bundled" else ""
         self._lock = threading.Lock()
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..core.common import FRICTION
 from ..core.records import Message
 from ..data.text_rules import words
-from ..measure.prompts import bundled_prompts, load_prompts
+from ..measure.prompts import Speaks, prompts_for
 from ..model.recipe import TOP_P
 from ..model.voices import Speaker
 from .backend import PAIRS_EACH, Backend, Event, Preset, Put, Settings, fit, in_thread, presets_from
@@ -27,9 +27,9 @@ SMALL_NOTE = (
 )
 
 
-def presets_in(language: str) -> tuple[Preset, ...]:
-    """Held-out prompts in a recipe's language: friction prompts and their innocent twins, not told apart."""
-    return presets_from(bundled_prompts(2 * PAIRS_EACH) if language == "bundled" else load_prompts())
+def presets_for(model: Speaks) -> tuple[Preset, ...]:
+    """Held-out prompts that a model can understand: friction prompts and their innocent twins, not told apart."""
+    return presets_from(prompts_for(model, 2 * PAIRS_EACH))
 
 
 def strange_words(text: str) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class LocalVoices(Backend):
         self.name, self.system, self.max_tokens = recipe.name, recipe.system, recipe.max_new_tokens
         self.note = SMALL_NOTE if recipe.name == "tiny" else ""
         self.threads = 1 if recipe.parameters < ONE_THREAD_BELOW else None
-        self.presets = presets_in(recipe.language)
+        self.presets = presets_for(recipe)
 
     def stream(self, conversations: Mapping[str, list[Message]], settings: Settings, stop: threading.Event) -> Iterator[Event]:
         """Events of every voice in `conversations`; the model is in use until the last of them."""

@@ -22,7 +22,7 @@ from ..model.voices import Speaker
 from .figures import friction_rows, innocent_rows, pairs, pushes_back, rate, right, right_content
 from .judge import Response
 from .plots import Point, bars, settings
-from .prompts import Prompt, is_friction, kind_of
+from .prompts import Prompt, is_friction, kind_of, pairs_of
 from .run import BATCH, EvalRun, answers, local_run
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def _swaps(prompts: Sequence[Prompt]) -> tuple[dict[str, str], dict[str, str]]:
 
 def complete_pairs(prompts: Sequence[Prompt]) -> list[Prompt]:
     """The prompts whose twin is among them. Raises PushbackError if none is."""
-    halves = {(prompt.pair, is_friction(prompt)) for prompt in prompts if prompt.pair}
-    chosen = [prompt for prompt in prompts if prompt.pair and (prompt.pair, not is_friction(prompt)) in halves]
+    paired = {half.id for pair in pairs_of(prompts) for half in pair}
+    chosen = [prompt for prompt in prompts if prompt.id in paired]
     if not chosen:
         raise PushbackError(
             "No prompt has its twin beside it. The experiments need contrast pairs; choose another prompt file."

@@ -54,6 +54,11 @@ def behaviour_of(answer: str, markers: Markers | None = None) -> str:
     return next((name for name, found in marker_verdicts(vars(markers)).items() if found), "comply")
 
 
+def classify(request: str, answer: str, language: str) -> str:
+    """What an answer to a request does, by the judge of a model's language: `bundled`, or `english` by its markers."""
+    return behaviour_of(answer, find_markers(request, answer) if language == "english" else None)
+
+
 _WORD = re.compile(r"[^\W\d_]+")  # without numbers, which count on in a list that repeats itself
 
 

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,7 +23,8 @@ from ..language.requests import FRICTION_KINDS, Request
 
 EVAL_SEED = 2026
 N_PER_KIND = 50
-PROMPTS = DATA / "eval" / "prompts.jsonl"
+PROMPTS, EASY = DATA / "eval" / "prompts.jsonl", DATA / "easy" / "eval.jsonl"
+SMALL = 500_000_000  # parameters; a model of English with fewer is asked the easy prompts
 Pairing = Literal["disagree", "clarify", "doubt", "refuse", "pressure", "plain"]
 Split = Literal["validation", "test"]
 Language = Literal["bundled", "english"]
@@ -190,3 +191,30 @@ def short_prompts(prompts: Sequence[Prompt], n_pairs: int) -> list[Prompt]:
         by_kind.setdefault(kind_of(prompt), []).append(prompt.id)
     chosen = {id for ids in by_kind.values() for id in ids[:n_pairs]}
     return [prompt for prompt in prompts if prompt.id in chosen]
+
+
+class Speaks(Protocol):
+    """What decides which prompts a model is asked; a recipe and the header of a LoRA GGUF have both."""
+
+    @property
+    def language(self) -> str: ...
+
+    @property
+    def parameters(self) -> int: ...
+
+
+def prompts_for(model: Speaks, per_kind: int) -> list[Prompt]:
+    """Held-out prompts that a model can understand, `per_kind` of each kind: of the bundled language, or of a test split.
+
+    That is the one of data/easy for a model of fewer than half a billion parameters, else the one of data/eval.
+    """
+    if model.language == "bundled":
+        return bundled_prompts(per_kind)
+    prompts = load_prompts(EASY if model.parameters < SMALL else PROMPTS)
+    return short_prompts([prompt for prompt in prompts if prompt.split == "test"], per_kind)
+
+
+def pairs_of(prompts: Sequence[Prompt]) -> list[tuple[Prompt, Prompt]]:
+    """The complete pairs among the prompts, the half that calls for friction first."""
+    halves = {(prompt.pair, is_friction(prompt)): prompt for prompt in prompts if prompt.pair}
+    return [(half, halves[pair, False]) for (pair, friction), half in halves.items() if friction and (pair, False) in halves]

@@ -44,8 +44,10 @@ class Measured:
 
 def figures_file(recipe: Recipe, folder: Path) -> Path:
     """The default figures of a model: those in the folder that is shipped, else those that come with the kit."""
-    own = folder / "figures.json"
-    return DATA / "results" / "demo.json" if recipe.name == "tiny" and not own.is_file() else own
+    own, shipped = folder / "figures.json", recipe.shipped_adapter.with_name("figures.json")
+    if own.is_file():
+        return own
+    return DATA / "results" / "demo.json" if recipe.name == "tiny" else shipped if shipped.is_file() else own
 
 
 def load_measured(path: Path, adapter: Path, recipe: Recipe) -> Measured:
@@ -144,7 +146,7 @@ def card_data(recipe: Recipe, measured: Measured) -> ModelCardData:
     from huggingface_hub import EvalResult, ModelCardData
 
     tiny = recipe.name == "tiny"
-    test = ("held-out requests of the kit's small language", "language") if tiny else ("the kit's eval set, in English", "eval")
+    test = ("held-out requests of the kit's small language", "language") if tiny else ("the kit's English prompts", "eval")
     results = [
         EvalResult(
             task_type="text-generation", dataset_type=DATA_REPO, dataset_name=test[0], dataset_config=test[1],

@@ -18,7 +18,7 @@ from ..core.show import STYLE, markdown_table, spread
 from ..core.stats import Rate, cluster_bootstrap
 from ..measure.figures import friction_rows, innocent_rows, of_voice, pushes_back, rate
 from ..measure.judge import Response, generation
-from ..measure.prompts import Prompt, bundled_prompts, load_prompts, prompt_set_hash, short_prompts
+from ..measure.prompts import Prompt, prompt_set_hash, prompts_for, short_prompts
 from ..measure.run import EvalRun, Sampling, run_server, server_run
 from ..model.llama_cpp import LlamaCpp
 from ..model.load import family_for, machine_name
@@ -129,7 +129,7 @@ def compare_formats(
         raise PushbackError(
             f"No {missing[0] if missing else REFERENCE + ' file to compare with'}. Make all with `pushback ship all`."
         )
-    prompts = short_prompts(bundled_prompts() if recipe.language == "bundled" else load_prompts(), per_kind)
+    prompts = prompts_for(recipe, per_kind)
     talks = [one.messages(recipe.system) for one in short_prompts(prompts, 1)]
     true = reference(files[REFERENCE][FRICTION], talks, recipe.max_new_tokens)
     lines = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from operator import itemgetter
 
 from ..core.common import DATA
@@ -38,3 +40,14 @@ def shortest(n: int) -> list[Record]:
 
 def _words(record: Record) -> int:
     return len(f"{record.user_input} {thought_text(record)} {record.answer}".split())
+
+
+def sample(records: Sequence[Record], n: int, seed: int) -> list[Record]:
+    """At least `n` of the records, or all; each once, and both halves of a pair. The same for the same arguments."""
+    groups: dict[str, dict[str, Record]] = {}
+    for record in records:
+        groups.setdefault(record.pair or record.id, {})[record.id] = record
+    drawn: list[Record] = []
+    for name in random.Random(seed).sample(sorted(groups), len(groups)):
+        drawn += groups[name].values() if len(drawn) < n else ()
+    return drawn

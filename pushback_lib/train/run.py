@@ -21,7 +21,7 @@ from ..model.checks import fingerprint
 from ..model.load import bars, check_model, compute_dtype, family_for, load_base, load_tokenizer, quiet, under_fsdp
 from ..model.recipe import Recipe
 from . import guard
-from .mixture import mixed_records
+from .mixture import mixed_records, sample
 from .progress import hide_the_table, show_loss_in_the_bar
 from .window import fitting
 
@@ -107,17 +107,19 @@ class EpochOrder:
 VALIDATION = 108  # records drawn in the bundled language: six of each kind
 
 
-def training_records(recipe: Recipe, path: str | Path | None = None) -> list[Record]:
+def training_records(recipe: Recipe, path: str | Path | None = None, n: int | None = None) -> list[Record]:
     """The records of `path`, a file or a folder of splits; or those the dial calls for: the bundled language for `tiny`, the
-    recipe's mixture where it has one, else data/friction.
+    recipe's mixture where it has one, else data/friction. With `n` so many of them, by the recipe's seed, pairs whole.
     """
-    if path:
-        return load_records(path)
-    if recipe.examples:
+    if recipe.examples and not path:
         from ..language.corpus import friction_records
 
-        return friction_records(recipe.examples, recipe.seed)
-    return mixed_records(recipe.mixture, recipe.seed) if recipe.mixture else load_records(DATA / "friction" / "train.jsonl")
+        return friction_records(n or recipe.examples, recipe.seed)
+    if recipe.mixture and not path:
+        records = mixed_records(recipe.mixture, recipe.seed)
+    else:
+        records = load_records(path or DATA / "friction" / "train.jsonl")
+    return sample(records, n, recipe.seed) if n else records
 
 
 def validation_records(recipe: Recipe, train: Sequence[Record], path: str | Path | None = None) -> list[Record]:

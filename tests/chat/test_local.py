@@ -8,26 +8,29 @@ from chat_turns import listen
 from punishing_base import punishing_base
 
 from pushback_lib.chat.backend import Settings
-from pushback_lib.chat.local import LocalVoices, Row, fitting, presets_in, sampling, strange_words
-from pushback_lib.core.common import DATA, VOICES
-from pushback_lib.core.records import load_records, prompt_messages
-from pushback_lib.measure.prompts import bundled_prompts, held_out_requests, load_prompts
+from pushback_lib.chat.local import LocalVoices, Row, fitting, presets_for, sampling, strange_words
+from pushback_lib.core.common import VOICES
+from pushback_lib.core.records import prompt_messages
+from pushback_lib.measure.prompts import EASY, PROMPTS, bundled_prompts, held_out_requests, load_prompts
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.model.voices import load_voices
+from pushback_lib.train.run import training_records
 
 
-@pytest.mark.parametrize("name", ["tiny", "1.5b"])
+@pytest.mark.parametrize("name", ["tiny", "english", "1.5b"])
 def test_every_behaviour_has_prompts_that_push_and_prompts_that_do_not(name):
-    wants = {prompt.user_input: prompt.wants for prompt in (bundled_prompts() if name == "tiny" else load_prompts())}
-    presets = presets_in(recipe_for(name).language)
+    source = {"english": EASY}.get(name, PROMPTS)
+    wants = {prompt.user_input: prompt.wants for prompt in (bundled_prompts() if name == "tiny" else load_prompts(source))}
+    presets = presets_for(recipe_for(name))
     by = {preset.behaviour: [wants[p.text] for p in presets if p.behaviour == preset.behaviour] for preset in presets}
     for behaviour in ("disagree", "clarify", "doubt", "refuse"):
         assert by[behaviour].count(behaviour) == by[behaviour].count("comply") == 3, behaviour
 
 
-def test_no_preset_stands_in_a_training_file():
-    trained = {record.user_input for record in load_records(DATA / "friction" / "train.jsonl")}
-    assert not trained & {preset.text for preset in presets_in("english")}
+@pytest.mark.parametrize("name", ["english", "1.5b"])
+def test_no_preset_stands_in_a_training_file(name):
+    trained = {record.user_input for record in training_records(recipe_for(name))}
+    assert not trained & {preset.text for preset in presets_for(recipe_for(name))}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 import random
+from collections import Counter
 
 import pytest
 from examples import row as row_of_record
@@ -13,9 +14,12 @@ from pushback_lib.measure.prompts import (
     is_friction,
     kind_of,
     load_prompts,
+    pairs_of,
     prompt_set_hash,
+    prompts_for,
     short_prompts,
 )  # fmt: skip
+from pushback_lib.model.recipe import recipe_for
 
 
 def row(half="friction", pair="p1", **changes):
@@ -150,6 +154,24 @@ def test_a_record_without_labels_is_no_prompt(tmp_path):
 
 def test_a_short_set_keeps_pairs_whole():
     assert short_prompts(bundled_prompts(5), 2) == [p for p in bundled_prompts(5) if int(p.id[-3:]) < 2]
+
+
+@pytest.mark.parametrize(("name", "of_a_kind", "level"), [("tiny", 18, ""), ("english", 10, "easy"), ("7b", 10, "")])
+def test_a_model_is_asked_what_it_can_understand(name, of_a_kind, level):
+    prompts = prompts_for(recipe_for(name), 3)
+    assert Counter(kind_of(prompt) for prompt in prompts) == dict.fromkeys({kind_of(p) for p in prompts}, 3)
+    assert len(prompts) == 3 * of_a_kind
+    assert {prompt.level for prompt in prompts} == {level}
+    assert name == "tiny" or {prompt.split for prompt in prompts} == {"test"}
+    pairs = pairs_of(prompts)
+    assert len(pairs) == sum(prompt.wants != "comply" for prompt in prompts)
+    assert all(push.pair == twin.pair and push.wants != twin.wants == "comply" for push, twin in pairs)
+
+
+def test_half_a_pair_is_no_pair():
+    push, twin = prompts_for(recipe_for("english"), 1)[:2]
+    assert pairs_of([twin, push]) == [(push, twin)]
+    assert pairs_of([push]) == pairs_of([twin]) == []
 
 
 def test_the_shipped_prompts_keep_what_the_kit_promises():

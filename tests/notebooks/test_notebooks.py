@@ -146,6 +146,18 @@ def test_every_figure_has_alternative_text(name):
             assert re.search(r'alt="[^"]{30,}"', shown_text(output)), output.data["text/plain"]
 
 
+ONLY = re.compile(r'<div class="only ((?:for-(?:tiny|english|larger) ?)+)">\n\n(.*?)\n\n</div>', re.DOTALL)
+
+
+@each
+def test_a_paragraph_for_some_models_names_one_of_them_and_stands_whole(name):
+    """`setup` hides by class what is for other models; where nothing is hidden, on GitHub and Colab, the words have to do."""
+    for cell in cells(name, "markdown"):
+        found = ONLY.findall(cell.source)
+        assert len(found) == cell.source.count("<div") == cell.source.count("</div>"), cell.source
+        assert [text for _, text in found if not re.search("`(tiny|english)`", text[:60])] == []
+
+
 @each
 def test_texts_are_plain(name):
     for cell in load(name).cells:

@@ -11,7 +11,7 @@ from pushback_lib.language.requests import KINDS
 from pushback_lib.language.world import facts
 from pushback_lib.measure.prompts import load_prompts
 from pushback_lib.model.recipe import Mixture, recipe_for
-from pushback_lib.train.mixture import mixed_records, one_turn_records, shortest
+from pushback_lib.train.mixture import mixed_records, one_turn_records, sample, shortest
 from pushback_lib.train.plan import data_size
 
 EASY, ALL = load_records(DATA / "easy" / "train.jsonl"), load_records(DATA / "friction" / "train.jsonl")
@@ -46,6 +46,17 @@ def test_of_the_small_language_only_one_turn_is_taken_and_nothing_held_out(n):
     assert n < 1600 or {record.domain for record in records} == {*KINDS} - {"pressure", "fair_check"}
     words = {word.strip(".,?!").lower() for record in records for word in record.user_input.split()}
     assert not words & {fact.entity.lower() for fact in facts(held_out=True)}
+
+
+@pytest.mark.parametrize("n", [1, 90, 10**6])
+def test_a_sample_keeps_pairs_whole_and_holds_nothing_twice(n):
+    records = mixed_records(Mixture(30, 2, 0), 7)
+    drawn = sample(records, n, 3)
+    assert len({record.id for record in drawn}) == len(drawn)
+    assert min(n, len({record.id for record in records})) <= len(drawn) <= n + 1
+    assert set(Counter(record.pair for record in drawn if record.pair).values()) == {2}
+    assert drawn == sample(records, n, 3)
+    assert n != 90 or drawn != sample(records, n, 4)
 
 
 @pytest.mark.parametrize("n", [8, 80, 400])
