@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 BOS, USER, ASSISTANT, EOS = "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"
 IM_START, IM_END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 
+APACHE = "Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0)"
+
 # Split pattern of Qwen/Qwen2 and deepseek-ai/DeepSeek-R1-Distill-Qwen-*, tokenizer.json
 QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 DIGITS, GPT2_SPLIT = "each digit", "GPT-2's pattern"  # as `splits` names the steps `Digits` and `ByteLevel` of a tokenizer.json
@@ -41,7 +43,8 @@ class Family:
     marks as learned a reply's thought, answer and end token, nothing else; `opens_thought`: the prompt ends inside the thought;
     `thought_key`: the key of a message under which the template takes a thought to keep or drop, None where it knows content
     alone; `qkv_bias`, `qk_norm`: the attention has biases, and norms the queries and keys of each head; `choose`: an example,
-    for errors.
+    for errors. Of the published weights: `what` they are, in the words of a card; `licence` as the Hub spells it, `licences` in
+    sentences, the first of them with the name of the model in place of `{}`.
 
     In GGUF: `pre_tokenizer` is llama.cpp's name for the way in which `splits` cut text; `normal_forms`, one of which the
     tokenizer brings text into, and llama.cpp does not; `add_bos`: the runtime puts BOS in
@@ -54,6 +57,9 @@ class Family:
 
     name: str
     choose: str
+    what: str
+    licence: str
+    licences: tuple[str, ...]
     model_type: str
     architecture: str
     tokens: tuple[str, ...]
@@ -196,7 +202,9 @@ def _qwen3_header(config: PreTrainedConfig) -> dict[str, int]:
 
 
 R1_DISTILL = Family(
-    name="r1-distill", choose="a DeepSeek-R1-Distill-Qwen model", model_type="qwen2", architecture="Qwen2ForCausalLM",
+    name="r1-distill", choose="a DeepSeek-R1-Distill-Qwen model", what="DeepSeek-R1 distill", licence="mit",
+    licences=("{}: MIT (https://opensource.org/license/mit)", f"Qwen2.5, from which it was distilled: {APACHE}"),
+    model_type="qwen2", architecture="Qwen2ForCausalLM",
     tokens=(BOS, USER, ASSISTANT, EOS), bos=BOS, eos=EOS, stops=(BOS, EOS, USER, ASSISTANT),
     chat_template=partial(_of_trl, "deepseek_r1_distill"),
     training_template=partial(_of_trl, "deepseek_r1_distill_training"),
@@ -207,7 +215,8 @@ R1_DISTILL = Family(
     header=lambda config: {}, rotated=(), go_template="modelfile.gotmpl",
 )  # fmt: skip
 CHATML_LLAMA = Family(
-    name="chatml-llama", choose="a SmolLM2 instruct model", model_type="llama", architecture="LlamaForCausalLM",
+    name="chatml-llama", choose="a SmolLM2 instruct model", what="SmolLM2", licence="apache-2.0",
+    licences=(f"{{}}, by Hugging Face: {APACHE}",), model_type="llama", architecture="LlamaForCausalLM",
     tokens=(IM_START, IM_END), bos=IM_START, eos=IM_END, stops=(IM_END,),
     chat_template=lambda: _CHATML, training_template=lambda: _CHATML_TRAINING,
     opens_thought=False, thought_key=None, qkv_bias=False, qk_norm=False,
@@ -217,7 +226,8 @@ CHATML_LLAMA = Family(
     header=_llama_header, rotated=("q_proj", "k_proj"), go_template="",
 )  # fmt: skip
 QWEN3 = Family(
-    name="qwen3", choose="a dense Qwen3 model", model_type="qwen3", architecture="Qwen3ForCausalLM",
+    name="qwen3", choose="a dense Qwen3 model", what="Qwen3", licence="apache-2.0",
+    licences=(f"{{}}, by the Qwen team: {APACHE}",), model_type="qwen3", architecture="Qwen3ForCausalLM",
     tokens=(END_OF_TEXT, IM_START, IM_END, "<think>", "</think>"), bos=END_OF_TEXT, eos=IM_END, stops=(IM_END, END_OF_TEXT),
     chat_template=partial(_of_trl, "qwen3"),
     training_template=lambda: _QWEN3.format("{%- generation -%}", "{%- endgeneration -%}"),
