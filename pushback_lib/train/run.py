@@ -18,6 +18,7 @@ from ..core.files import replacing
 from ..core.folders import TRAINING_FILE, alone, check_folder, remove_folder, replacing_folder
 from ..core.records import Record, load_records, to_messages
 from ..model.checks import fingerprint
+from ..model.doctor import check_training
 from ..model.load import bars, check_model, compute_dtype, family_for, load_base, load_tokenizer, quiet, under_fsdp
 from ..model.recipe import Recipe
 from . import guard
@@ -393,6 +394,7 @@ def train_adapter(
     check_folder(out, [recipe.base_folder])
     out = Path(out)
     check_model(recipe)
+    check_training(recipe)
     if under_fsdp():
         _check_fsdp()
     else:
