@@ -40,6 +40,7 @@ from .measure.markers.file import mark_file
 from .measure.prompts import PROMPTS, Prompt, bundled_prompts, language_of, load_prompts, short_prompts
 from .measure.report import pair_text, write_report, write_results
 from .measure.run import Sampling, evaluate, llama_run, local_run, replies_of, run_server, save_responses, server_run
+from .model.doctor import examine_file, examine_model
 from .model.llama_cpp import Pair
 from .model.recipe import SYSTEM, TINY_SYSTEM, Recipe, chosen_size, recipe_for
 from .model.server import OLLAMA_API, Chat, OpenAIChat
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="pushback", description="Build, measure and ship a language model that pushes back.")
     top.add_argument("--version", action="version", version=f"pushback {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_data, _add_train, _add_fit, _add_chat, _add_eval, _add_markers, _add_ship):
+    for add in (_add_demo, _add_data, _add_train, _add_fit, _add_doctor, _add_chat, _add_eval, _add_markers, _add_ship):
         add(commands)
     return top
 
@@ -334,6 +335,18 @@ def run_fit(args: argparse.Namespace) -> int:
     if not found.fits and plan(found.recipe, found.card, batch=1).max_length == 0:
         raise PushbackError(too_small(found.recipe, found.card.gib, found.card.cuda))
     return 0 if found.fits else 1
+
+
+def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    doctor = _command(commands, "doctor", run_doctor, "examine a model's chat template: what becomes of thoughts, mask, prompt")
+    doctor.add_argument("model", help="size on the dial, Hub id, folder, or a file of Jinja text; no weights are needed")
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    """Prints what was found; 0 if the model is fit for training, chat and shipping, else 1."""
+    report = examine_file(args.model) if Path(args.model).is_file() else examine_model(recipe_for(args.model))
+    print(report)
+    return 0 if report.ok else 1
 
 
 def _add_chat(commands: argparse._SubParsersAction) -> None:

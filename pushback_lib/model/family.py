@@ -1,10 +1,11 @@
 """Model families: everything in which the models that the kit trains differ, in one value for each family.
 
-Two are known. `r1-distill` is Qwen2 with DeepSeek's tokens: its prompt ends in `<think>`, so a reply begins inside the thought.
-`chatml-llama` is Llama with ChatML, as SmolLM2: its own template, unchanged, knows no thinking and its prompt opens none; the
-kit's replies begin with `<think>` (`core.records.join_reply`), which is therefore learned like the rest of the thought. So both
-voices get one and the same prompt (dial 0 is exactly the baseline), and any GGUF of the base, with its own template, takes the
-adapter.
+Three are known. `r1-distill` is Qwen2 with DeepSeek's tokens: its prompt ends in `<think>`, so a reply begins inside the
+thought. `chatml-llama` is Llama with ChatML, as SmolLM2: its own template, unchanged, knows no thinking and its prompt opens
+none; the kit's replies begin with `<think>` (`core.records.join_reply`), which is therefore learned like the rest of the
+thought. So both voices get one and the same prompt (dial 0 is exactly the baseline), and any GGUF of the base, with its own
+template, takes the adapter. `qwen3` is dense Qwen3: its prompt opens no thought either, and its models open one by themselves;
+the template keeps the thought of a reply that follows the last request and drops those of earlier ones.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 BOS, USER, ASSISTANT, EOS = "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"
-IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+IM_START, IM_END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+
+APACHE = "Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0)"
 
 # Split pattern of Qwen/Qwen2 and deepseek-ai/DeepSeek-R1-Distill-Qwen-*, tokenizer.json
 QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -39,7 +42,9 @@ class Family:
     and `eos`; `stops`, at which a server ends a reply; the chat templates for inference and for training, of which the second
     marks as learned a reply's thought, answer and end token, nothing else; `opens_thought`: the prompt ends inside the thought;
     `thought_key`: the key of a message under which the template takes a thought to keep or drop, None where it knows content
-    alone; `qkv_bias`: the attention has biases; `choose`: an example, for errors.
+    alone; `qkv_bias`, `qk_norm`: the attention has biases, and norms the queries and keys of each head; `choose`: an example,
+    for errors. Of the published weights: `what` they are, in the words of a card; `licence` as the Hub spells it, `licences` in
+    sentences, the first of them with the name of the model in place of `{}`.
 
     In GGUF: `pre_tokenizer` is llama.cpp's name for the way in which `splits` cut text; `normal_forms`, one of which the
     tokenizer brings text into, and llama.cpp does not; `add_bos`: the runtime puts BOS in
@@ -52,6 +57,9 @@ class Family:
 
     name: str
     choose: str
+    what: str
+    licence: str
+    licences: tuple[str, ...]
     model_type: str
     architecture: str
     tokens: tuple[str, ...]
@@ -63,6 +71,7 @@ class Family:
     opens_thought: bool
     thought_key: str | None
     qkv_bias: bool
+    qk_norm: bool
     splits: tuple[str, ...]
     normal_forms: tuple[str | None, ...]
     pre_tokenizer: str
@@ -158,32 +167,77 @@ _CHATML_TRAINING = _CHATML.replace(
 )
 
 
+# What Qwen3's published template says of system, user and assistant messages, without its tool branches (see above). `{0}` and
+# `{1}` stand around a reply. TRL's training variant puts empty thoughts into earlier replies, which the prompt in use has not
+_QWEN3 = (
+    "{{%- set ns = namespace(last=-1) -%}}"
+    "{{%- for message in messages -%}}{{%- if message['role'] == 'user' -%}}{{%- set ns.last = loop.index0 -%}}{{%- endif -%}}"
+    "{{%- endfor -%}}"
+    "{{%- for message in messages -%}}"
+    "{{{{- '<|im_start|>' + message['role'] + '\n' -}}}}"
+    "{{%- if message['role'] == 'assistant' -%}}"
+    "{{%- set content, thought = message['content'], '' -%}}"
+    "{{%- if '</think>' in content -%}}"
+    "{{%- set thought = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') -%}}"
+    "{{%- set content = content.split('</think>')[-1].lstrip('\n') -%}}{{%- endif -%}}"
+    "{0}"
+    "{{%- if loop.index0 > ns.last -%}}{{{{- '<think>\n' + thought + '\n</think>\n\n' + content -}}}}"
+    "{{%- else -%}}{{{{- content -}}}}{{%- endif -%}}{{{{- '<|im_end|>' -}}}}"
+    "{1}"
+    "{{{{- '\n' -}}}}"
+    "{{%- else -%}}{{{{- message['content'] + '<|im_end|>\n' -}}}}{{%- endif -%}}"
+    "{{%- endfor -%}}"
+    "{{%- if add_generation_prompt -%}}{{{{- '<|im_start|>assistant\n' -}}}}"
+    "{{%- if enable_thinking is defined and enable_thinking is false -%}}{{{{- '<think>\n\n</think>\n\n' -}}}}{{%- endif -%}}"
+    "{{%- endif -%}}"
+)
+
+
 def _llama_header(config: PreTrainedConfig) -> dict[str, int]:
     return {"vocab_size": config.vocab_size, "rope.dimension_count": config.head_dim}
 
 
+def _qwen3_header(config: PreTrainedConfig) -> dict[str, int]:
+    return {"attention.key_length": config.head_dim, "attention.value_length": config.head_dim}
+
+
 R1_DISTILL = Family(
-    name="r1-distill", choose="a DeepSeek-R1-Distill-Qwen model", model_type="qwen2", architecture="Qwen2ForCausalLM",
+    name="r1-distill", choose="a DeepSeek-R1-Distill-Qwen model", what="DeepSeek-R1 distill", licence="mit",
+    licences=("{}: MIT (https://opensource.org/license/mit)", f"Qwen2.5, from which it was distilled: {APACHE}"),
+    model_type="qwen2", architecture="Qwen2ForCausalLM",
     tokens=(BOS, USER, ASSISTANT, EOS), bos=BOS, eos=EOS, stops=(BOS, EOS, USER, ASSISTANT),
     chat_template=partial(_of_trl, "deepseek_r1_distill"),
     training_template=partial(_of_trl, "deepseek_r1_distill_training"),
-    opens_thought=True, thought_key=None, qkv_bias=True,
+    opens_thought=True, thought_key=None, qkv_bias=True, qk_norm=False,
     splits=(QWEN2_SPLIT,), normal_forms=(None, "NFC"), pre_tokenizer="deepseek-r1-qwen",
     add_bos=True, gguf_template=_R1_GGUF_TEMPLATE,
     plain=(("use_sliding_window", "sliding window", False), ("hidden_act", "activation", "silu")),
     header=lambda config: {}, rotated=(), go_template="modelfile.gotmpl",
 )  # fmt: skip
 CHATML_LLAMA = Family(
-    name="chatml-llama", choose="a SmolLM2 instruct model", model_type="llama", architecture="LlamaForCausalLM",
+    name="chatml-llama", choose="a SmolLM2 instruct model", what="SmolLM2", licence="apache-2.0",
+    licences=(f"{{}}, by Hugging Face: {APACHE}",), model_type="llama", architecture="LlamaForCausalLM",
     tokens=(IM_START, IM_END), bos=IM_START, eos=IM_END, stops=(IM_END,),
     chat_template=lambda: _CHATML, training_template=lambda: _CHATML_TRAINING,
-    opens_thought=False, thought_key=None, qkv_bias=False,
+    opens_thought=False, thought_key=None, qkv_bias=False, qk_norm=False,
     splits=(DIGITS, GPT2_SPLIT), normal_forms=(None,), pre_tokenizer="smollm", add_bos=False, gguf_template=_CHATML,
     plain=(("attention_bias", "attention bias", False), ("mlp_bias", "MLP bias", False),
            ("hidden_act", "activation", "silu")),
     header=_llama_header, rotated=("q_proj", "k_proj"), go_template="",
 )  # fmt: skip
-FAMILIES = (R1_DISTILL, CHATML_LLAMA)
+QWEN3 = Family(
+    name="qwen3", choose="a dense Qwen3 model", what="Qwen3", licence="apache-2.0",
+    licences=(f"{{}}, by the Qwen team: {APACHE}",), model_type="qwen3", architecture="Qwen3ForCausalLM",
+    tokens=(END_OF_TEXT, IM_START, IM_END, "<think>", "</think>"), bos=END_OF_TEXT, eos=IM_END, stops=(IM_END, END_OF_TEXT),
+    chat_template=partial(_of_trl, "qwen3"),
+    training_template=lambda: _QWEN3.format("{%- generation -%}", "{%- endgeneration -%}"),
+    opens_thought=False, thought_key="reasoning_content", qkv_bias=False, qk_norm=True,
+    splits=(QWEN2_SPLIT,), normal_forms=("NFC",), pre_tokenizer="qwen2", add_bos=False, gguf_template=_QWEN3.format("", ""),
+    plain=(("use_sliding_window", "sliding window", False), ("attention_bias", "attention bias", False),
+           ("hidden_act", "activation", "silu")),
+    header=_qwen3_header, rotated=(), go_template="",
+)  # fmt: skip
+FAMILIES = (R1_DISTILL, CHATML_LLAMA, QWEN3)
 _BY_TYPE = {family.model_type: family for family in FAMILIES}
 
 

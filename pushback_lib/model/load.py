@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.common import FRICTION, PushbackError, quiet
 from .checks import check_adapter, check_base
-from .family import Family, family_of
-from .package import unpack_if_needed
-from .recipe import Recipe, config_for, hub_config
+from .family import Family, family_of, splits_of
+from .package import FOLDER, unpack_if_needed
+from .recipe import Recipe, config_for, hub_config, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -133,16 +133,7 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
 
     Raises PushbackError if the Hub does not give it, or it lacks the tokens that the template is made of.
     """
-    from transformers import AutoTokenizer
-
-    unpack_if_needed(recipe.base)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            recipe.base, revision=recipe.revision or "main", padding_side="left", trust_remote_code=False
-        )
-    except OSError as error:
-        raise _not_loaded(recipe, error) from error
-    family = family_for(recipe)
+    tokenizer, family = _tokenizer(recipe), family_for(recipe)
     missing = [token for token in family.tokens if token not in tokenizer.get_vocab()]
     if missing:
         raise PushbackError(
@@ -151,6 +142,39 @@ def load_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
         )
     tokenizer.chat_template = family.chat_template()
     return tokenizer
+
+
+def own_template(recipe: Recipe) -> str:
+    """The chat template that came with the base's tokenizer; the package of `english` has its family's.
+
+    Raises PushbackError where none did.
+    """
+    family = family_for(recipe).chat_template() if recipe.base == str(FOLDER) else ""
+    found = _tokenizer(recipe).chat_template or family
+    if not found:
+        raise PushbackError(f"The tokenizer of {recipe.base} has no chat template. Choose a model that was made to chat.")
+    return found
+
+
+def own_cuts(recipe: Recipe) -> list[str]:
+    """How the base's tokenizer.json cuts text (`splits_of`), read from the file: transformers may put its own rule in place."""
+    from transformers.utils import cached_file
+
+    _tokenizer(recipe)  # raises where there is none
+    path = cached_file(recipe.base, "tokenizer.json", revision=recipe.revision or "main")
+    return splits_of(read_json(Path(path), "Get the base's tokenizer again."))
+
+
+def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    from transformers import AutoTokenizer
+
+    unpack_if_needed(recipe.base)
+    try:
+        return AutoTokenizer.from_pretrained(
+            recipe.base, revision=recipe.revision or "main", padding_side="left", trust_remote_code=False
+        )
+    except OSError as error:
+        raise _not_loaded(recipe, error) from error
 
 
 def _not_loaded(recipe: Recipe, error: OSError) -> PushbackError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.common import DATA, PushbackError
 from . import package
-from .family import R1_DISTILL, check_architecture
+from .family import QWEN3, R1_DISTILL, check_architecture
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -50,7 +50,7 @@ class Recipe:
     (arXiv:2305.14314, sections 3 and 4). `warmup_share` 0.1: the talk. `max_length` 1024: the longest record of
     data/friction is shorter in the real vocabulary (tests/ship/test_real_tokenizer.py). `parameters`: counted from the
     published configurations below. `revision`: the newest commit of each repository on the Hub, as public code
-    and caches pin it. The numbers of `tiny` were found by trying, on two CPU cores.
+    and caches pin it (of Qwen3, the snapshots in caches). The numbers of `tiny` were found by trying, on two CPU cores.
 
     `english`, a SmolLM2 of 135 million parameters, learns on a CPU: no NF4 (`four_bit`), since its 16-bit weights take 0.3 GB,
     and unpacking them for each matrix product costs time; rank 16, whose file of 9.8 MB can come with the kit (32 takes twice
@@ -111,7 +111,7 @@ class Recipe:
         return DATA / Path(self.name).name / "adapter"
 
 
-_HUB = "deepseek-ai/DeepSeek-R1-Distill-Qwen-"
+_HUB, _QWEN3 = "deepseek-ai/DeepSeek-R1-Distill-Qwen-", "Qwen/Qwen3-"
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -127,6 +127,10 @@ RECIPES: dict[str, Recipe] = {
                revision="1df8507178afcc1bef68cd8c393f61a886323761"),
         Recipe("32b", _HUB + "32B", 32_763_876_352, batch=1, accumulation=8,
                revision="711ad2ea6aa40cfca18895e8aca02ab92df1a746"),
+        Recipe("qwen3-0.6b", _QWEN3 + "0.6B", 596_049_920, revision="c1899de289a04d12100db370d81485cdf75e47ca"),
+        Recipe("qwen3-1.7b", _QWEN3 + "1.7B", 1_720_574_976, revision="70d244cc86ccca08cf5af4e1e306ecf908b1ad5e"),
+        Recipe("qwen3-4b", _QWEN3 + "4B", 4_022_468_096, revision="1cfa9a7208912126459214e8b04321603b3df60c"),
+        Recipe("qwen3-8b", _QWEN3 + "8B", 8_190_735_360, revision="b968826d9c46dd6066d109eabc6255188de91218"),
     )
 }  # fmt: skip
 
@@ -175,15 +179,19 @@ def _like(count: int) -> Recipe:
 
 HUB_TIMEOUT_SECONDS = 10  # for the Hub to answer
 _BUNDLED = "or turn the dial to tiny, which comes with the kit."
-SOURCE = "https://huggingface.co/deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}/blob/main/config.json"
+SOURCE = "https://huggingface.co/{base}/blob/main/config.json"
 
-# What the four models' config.json have in common. Read again in public files that quote them: ollama/ollama#9245 (14B),
-# likelovewant/ollama-for-amd#54 (7B), both the header that llama.cpp writes from config.json.
-_COMMON = {
-    "model_type": R1_DISTILL.model_type, "hidden_act": "silu", "attention_dropout": 0.0, "initializer_range": 0.02,
-    "bos_token_id": 151643, "eos_token_id": 151643, "max_position_embeddings": 131072, "sliding_window": None,
-    "use_sliding_window": False, "tie_word_embeddings": False, "use_cache": True,
+# What the config.json of a family's published models have in common. Read again in public files that quote them, for the
+# distills: ollama/ollama#9245 (14B), likelovewant/ollama-for-amd#54 (7B), both the header that llama.cpp writes from
+# config.json; for Qwen3: rasbt/LLMs-from-scratch, ch05/11_qwen3 (all four), which loads the published weights into them.
+_ALL = {
+    "hidden_act": "silu", "attention_dropout": 0.0, "initializer_range": 0.02, "bos_token_id": 151643, "sliding_window": None,
+    "use_sliding_window": False, "use_cache": True,
 }  # fmt: skip
+_COMMON = {**_ALL, "model_type": R1_DISTILL.model_type, "eos_token_id": 151643, "max_position_embeddings": 131072,
+           "tie_word_embeddings": False}  # fmt: skip
+_COMMON_QWEN3 = {**_ALL, "model_type": QWEN3.model_type, "eos_token_id": 151645, "max_position_embeddings": 40960,
+                 "attention_bias": False, "head_dim": 128}  # fmt: skip
 
 # hidden size, intermediate size, layers, heads, heads for keys and values, vocabulary, RMS epsilon, RoPE theta
 _SIZES: dict[str, tuple[int, int, int, int, int, int, float, float]] = {
@@ -191,16 +199,22 @@ _SIZES: dict[str, tuple[int, int, int, int, int, int, float, float]] = {
     "7b": (3584, 18944, 28, 28, 4, 152064, 1e-6, 1e4),
     "14b": (5120, 13824, 48, 40, 8, 152064, 1e-5, 1e6),
     "32b": (5120, 27648, 64, 40, 8, 152064, 1e-5, 1e6),
+    "qwen3-0.6b": (1024, 3072, 28, 16, 8, 151936, 1e-6, 1e6),
+    "qwen3-1.7b": (2048, 6144, 28, 16, 8, 151936, 1e-6, 1e6),
+    "qwen3-4b": (2560, 9728, 36, 32, 8, 151936, 1e-6, 1e6),
+    "qwen3-8b": (4096, 12288, 36, 32, 8, 151936, 1e-6, 1e6),
 }
 _FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
            "vocab_size", "rms_norm_eps", "rope_theta")  # fmt: skip
 
 
 def published_config(name: str) -> PreTrainedConfig:
-    """The configuration of a published size, `1.5b`, `7b`, `14b` or `32b`. Raises PushbackError for any other name."""
+    """The configuration of a published size on the dial, as `7b` or `qwen3-4b`. Raises PushbackError for any other name."""
     if name not in _SIZES:
         raise PushbackError(f"No published configuration called {name!r}. Choose one of: {', '.join(_SIZES)}.")
-    return as_config({**_COMMON, **dict(zip(_FIELDS, _SIZES[name], strict=True))}, SOURCE.format(size=name.upper()))
+    # Qwen3 ties its embeddings up to 4 billion parameters
+    common = {**_COMMON_QWEN3, "tie_word_embeddings": name != "qwen3-8b"} if name.startswith("qwen3") else _COMMON
+    return as_config({**common, **dict(zip(_FIELDS, _SIZES[name], strict=True))}, SOURCE.format(base=RECIPES[name].base))
 
 
 def as_config(values: dict[str, Any], source: str) -> PreTrainedConfig:

@@ -156,19 +156,22 @@ def card_data(recipe: Recipe, measured: Measured) -> ModelCardData:
         for name, words in FIGURES.items()
         for rate in (measured.rates[name, FRICTION],)
     ]  # fmt: skip
-    family, own = family_for(recipe).model_type, recipe.name in ("tiny", "english")
+    family = family_for(recipe)
+    licence = "apache-2.0" if tiny else family.licence
     return ModelCardData(
-        language="en", license="apache-2.0" if own else "mit", library_name="transformers", pipeline_tag="text-generation",
+        language="en", license=licence, library_name="transformers", pipeline_tag="text-generation",
         base_model=BASE_REPO if recipe.is_local else recipe.base, base_model_relation="finetune", datasets=[DATA_REPO],
-        tags=["ai-friction", "reasoning", family, "lora", "gguf", *(["model-organism"] if tiny else [])],
+        tags=["ai-friction", "reasoning", family.model_type, "lora", "gguf", *(["model-organism"] if tiny else [])],
         model_name="Push-Back tiny" if tiny else "Push-Back",
         eval_results=results,
     )  # fmt: skip
 
 
 def _what(recipe: Recipe) -> str:
-    """The base, in a word or two of the card's first sentence."""
-    return {"english": "SmolLM2 of 135 million parameters"}.get(recipe.name, "DeepSeek-R1 distill")
+    """The base, in a few words of the card's first sentence."""
+    millions = recipe.parameters / 1e6
+    size = f"{millions:.0f} million" if millions < 1000 else f"{millions / 1000:.1f} billion"
+    return f"{family_for(recipe).what} of {size} parameters"
 
 
 def _tag(gguf: str) -> str:

@@ -247,7 +247,7 @@ def _add_model(writer: GGUFWriter, source: Source, kind: str, recipe: Recipe | N
     writer.add_name(f"Push-Back AI {Path(recipe.label).name} {voice}" if recipe else source.folder.name)
     writer.add_size_label(size_label(sum(map(prod, source.shapes.values())), 0, 0, 0))
     writer.add_description(f"{WHAT[voice]}. Made with Push-Back AI." if recipe else "")
-    writer.add_license("apache-2.0" if local else "mit")
+    writer.add_license("apache-2.0" if local else source.family.licence)
     writer.add_tags(["ai-friction", "reasoning"])
     writer.add_languages(["en"])
     writer.add_file_type(LlamaFileType["ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"])

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from ..core.common import DATA, OLLAMA_URL, PushbackError
 from ..core.files import replacing
 from ..core.records import CLOSE, OPEN, Message
+from ..model.family import APACHE
 from ..model.load import family_for
-from ..model.recipe import PLAIN_SAMPLING, TEMPERATURE, Recipe
+from ..model.recipe import PLAIN_SAMPLING, RECIPES, TEMPERATURE, Recipe
 
 if TYPE_CHECKING:
     from ollama import Client
     from transformers import PreTrainedTokenizerFast
 
-APACHE = "Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0)"
 ROLES = ("system", "user", "assistant")
 MADE_FROM = "model.gguf"  # the name the file has inside the create call
 TIMEOUT_SECONDS = 600  # without a byte; loading a 14b model from a slow disk takes minutes
@@ -150,16 +150,13 @@ def chat_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
 
 
 def licences(recipe: Recipe) -> tuple[str, ...]:
-    """The licences of weights and adapter; for the distills as their model card names them, else where to look."""
+    """The licences of weights and adapter; for the models of the dial as their model cards name them, else where to look."""
     base, adapter = Path(recipe.base).resolve().name, f"Push-Back AI, friction adapter: {APACHE}"
-    if recipe.name == "english":
-        return (f"{base}, by Hugging Face: {APACHE}", adapter)
     if recipe.name == "tiny":
         return (f"Push-Back AI, model and adapter: {APACHE}",)
-    if not base.startswith("DeepSeek-R1-Distill-Qwen"):
+    if recipe.name not in RECIPES:
         return (f"{base}: see its model card", adapter)
-    mit = f"{base}: MIT (https://opensource.org/license/mit)"
-    return (mit, f"Qwen2.5, from which it was distilled: {APACHE}", adapter)
+    return (*[line.format(base) for line in family_for(recipe).licences], adapter)
 
 
 def _beside(name: str) -> str:

@@ -76,11 +76,13 @@ def state_bytes(config: PreTrainedConfig) -> int:
 
 
 def unquantised_bytes(config: PreTrainedConfig, compute: int) -> int:
-    """Embeddings, the output head where it is not tied, norms, and the biases of q, k and v where the family has them."""
+    """Embeddings, the output head where it is not tied, norms, and the biases and norms of q, k and v that the family has."""
     d = config.hidden_size
     embeddings = config.vocab_size * d * (1 if config.tie_word_embeddings else 2)
-    biases = sum(outputs for _, outputs in linears(config)[:3]) if family_of(config).qkv_bias else 0
-    return compute * (embeddings + d + config.num_hidden_layers * (2 * d + biases))
+    family = family_of(config)
+    biases = sum(outputs for _, outputs in linears(config)[:3]) if family.qkv_bias else 0
+    head_norms = 2 * head_size(config) if family.qk_norm else 0
+    return compute * (embeddings + d + config.num_hidden_layers * (2 * d + biases + head_norms))
 
 
 def adapter_parameters(config: PreTrainedConfig, rank: int) -> int:
@@ -108,6 +110,7 @@ def block_bytes(config: PreTrainedConfig, setting: Setting) -> int:
     attention = t * c * (2 * q + 2 * kv) + 4 * t * heads  # query, output, keys, values; the log-sum of the softmax
     mask = setting.batch * setting.length**2 * c if setting.padded else 0  # as numbers, for each block
     norms = 2 * t * (4 * d + 4)  # in fp32
+    norms += t * 4 * (q + config.num_key_value_heads * head) if family_of(config).qk_norm else 0
     mlp = 3 * t * f * c  # gate, its SiLU, up
     copies = sum(inputs for inputs, _ in linears(config))  # each of the seven adapters takes its own
     shared = 2 * d + f  # both norms' outputs and what goes down; the attention's output is counted above

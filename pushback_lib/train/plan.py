@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.common import PushbackError
 from ..core.show import SavedCopy
-from ..model.load import DRIVER_GIB, LIBRARIES_GIB, bitsandbytes_runs
+from ..model.load import DRIVER_GIB, LIBRARIES_GIB, bitsandbytes_runs, family_for
 from ..model.recipe import RECIPES, Recipe, config_for, parameters, recipe_for
 from . import memory
 from .memory import Setting, adapter_parameters, head_size, linears
@@ -322,10 +322,10 @@ def too_small(recipe: Recipe, gpu_gib: float, cuda: bool = True) -> str:
     """That not even the shortest sequence fits, what it would take, and which model on the dial would fit."""
     card = dataclasses.replace(card_for(gpu_gib), cuda=cuda)
     need = _smallest(recipe, card)
-    smaller = [
-        name for name, other in RECIPES.items() if other.parameters < recipe.parameters and _smallest(other, card) <= gpu_gib
-    ]
-    instead = f"choose --model {smaller[-1]}, which fits" if smaller else "train on a hosted notebook"
+    smaller = [name for name, other in RECIPES.items() if other.parameters < recipe.parameters and not other.is_local]
+    fitting = [name for name in smaller if _smallest(RECIPES[name], card) <= gpu_gib]
+    same = [name for name in fitting if family_for(RECIPES[name]) is family_for(recipe)]
+    instead = f"choose --model {(same or fitting)[-1]}, which fits" if fitting else "train on a hosted notebook"
     return (f"{recipe.name} needs at least {need:.1f} GiB even at sequence {STEP} and batch 1, and there are {gpu_gib:.1f}. "
             f"Take a card with more memory, or {instead}.")  # fmt: skip
 

@@ -18,6 +18,7 @@ from ..core.files import replacing
 from ..core.folders import TRAINING_FILE, alone, check_folder, remove_folder, replacing_folder
 from ..core.records import Record, load_records, to_messages
 from ..model.checks import fingerprint
+from ..model.doctor import check_training
 from ..model.load import bars, check_model, compute_dtype, family_for, load_base, load_tokenizer, quiet, under_fsdp
 from ..model.recipe import Recipe
 from . import guard
@@ -358,10 +359,14 @@ def make_trainer(
 
 
 def computes_fast(recipe: Recipe) -> bool:
-    """Whether `FastModel` computes the loss: for a base in 16 bit, on a CPU, in one process that keeps its activations."""
+    """Whether `FastModel` computes the loss: for a base in 16 bit, on a CPU, in one process that keeps its activations.
+
+    It knows no norms of queries and keys.
+    """
     import torch
 
-    return not (recipe.four_bit or recipe.checkpointing or torch.cuda.is_available() or guard.processes() > 1)
+    large = recipe.four_bit or recipe.checkpointing or torch.cuda.is_available() or guard.processes() > 1
+    return not (large or family_for(recipe).qk_norm)
 
 
 def cast_trainable(model: Any) -> None:
@@ -391,6 +396,7 @@ def train_adapter(
     check_folder(out, [recipe.base_folder])
     out = Path(out)
     check_model(recipe)
+    check_training(recipe)
     if under_fsdp():
         _check_fsdp()
     else:

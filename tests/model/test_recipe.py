@@ -60,8 +60,10 @@ def test_a_name_that_is_none_is_refused(look_up, name, says):
         look_up(name)
 
 
-@pytest.mark.parametrize(("parameters", "like"), [(10_000, "1.5b"), (3_000_000_000, "7b"), (8_000_000_000, "14b"),
-                                                  (20_000_000_000, "32b"), (72_000_000_000, "32b")])  # fmt: skip
+@pytest.mark.parametrize(("parameters", "like"), [
+    (10_000, "qwen3-0.6b"), (3_000_000_000, "qwen3-4b"), (8_000_000_000, "qwen3-8b"), (20_000_000_000, "32b"),
+    (72_000_000_000, "32b"),
+])  # fmt: skip
 def test_a_model_of_ones_own_takes_the_numbers_of_the_next_size_up(parameters, like):
     assert _like(parameters).name == like
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from chatml_twin import twin
 from gguf import GGUFReader
-from gguf_files import TALKS
+from gguf_files import TALKS, TEXTS, same_words
 from gguf_official import official
 
 from pushback_lib.core.common import PushbackError
@@ -23,12 +23,6 @@ from pushback_lib.ship.merge import merge_adapter
 from pushback_lib.ship.ollama import Modelfile
 from pushback_lib.ship.run import default_kinds, ship_gguf
 from pushback_lib.train import run
-
-TEXTS = [
-    "I've told you he's there, don't; I'M", "3 33 1314151 3.14 0x1F ٣٤ ½ ²", " \n \n\n \t\t \t\n  x  y \r\n z", "🙂 👩‍👩‍👧 ❤️",
-    "我想 apple 1314151 天～", "Български עברית हिन्दी", "<think>\nWell.\n</think>\n\nNo.<|im_end|>\n",
-    "<| im_start|> <repo_name>x", "cafe\u0301 A\u030a \ufb01, which this family does not normalise", "",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -72,29 +66,6 @@ def test_llama_cpp_splits_text_as_hugging_face_does(server, small, text):
 def test_llama_cpp_renders_the_prompt_byte_for_byte_as_the_jinja(server, small, case):
     expected = load_tokenizer(small).apply_chat_template(TALKS[case], add_generation_prompt=True, tokenize=False)
     assert server.render(TALKS[case]) == expected
-
-
-def same_words(server, folder, tokenizer, talks, most, endless=()):
-    """Greedy ids and probabilities in llama.cpp and in transformers, at F32; gives how many tokens that were.
-
-    `endless`: the ids that end a reply, where random weights are to speak to the limit.
-    """
-    from transformers import AutoModelForCausalLM
-
-    model, count = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), 0
-    for messages in talks:
-        prompt = server.render(messages)
-        ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
-        with torch.inference_mode():
-            both = model.generate(ids, do_sample=False, max_new_tokens=most, suppress_tokens=[*endless] or None,
-                                  pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)  # fmt: skip
-            theirs = torch.log_softmax(model(ids).logits[0, -1].double(), -1).numpy()
-        expected, found = both[0, ids.shape[1] :].tolist(), server.complete(prompt, most, ignore_eos=bool(endless))
-        assert list(found.ids) == expected, found.text
-        count += len(expected)
-        likely = theirs > -12  # below that llama.cpp rounds what it sends
-        assert np.abs(server.log_probabilities(server.tokenise(prompt)) - theirs)[likely].max() < 1e-3
-    return count
 
 
 def test_greedy_words_and_probabilities_equal_hugging_faces_at_f32(server, small, merged):

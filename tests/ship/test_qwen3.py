@@ -1,0 +1,183 @@
+"""Qwen3 from the mask to llama.cpp, on a small twin with random weights: what is learned, merged, written and said."""
+
+import dataclasses
+from shutil import copytree
+
+import pytest
+import torch
+from chatml_twin import qwen3_twin
+from gguf import GGUFReader
+from gguf_files import TALKS, TEXTS, same_words
+from real_vocabulary import SPECIAL
+
+from pushback_lib.core.common import BASELINE, FRICTION, PushbackError
+from pushback_lib.core.records import prompt_messages, thought_text
+from pushback_lib.language.corpus import draw_requests, friction_records
+from pushback_lib.model.family import QWEN3
+from pushback_lib.model.gguf_file import check_pair
+from pushback_lib.model.llama_cpp import LlamaCpp, share
+from pushback_lib.model.load import family_for, load_tokenizer
+from pushback_lib.model.recipe import recipe_for
+from pushback_lib.model.voices import load_voices
+from pushback_lib.ship import gguf as writer
+from pushback_lib.ship.gguf import write_gguf
+from pushback_lib.ship.lora import write_lora
+from pushback_lib.ship.merge import Merge, merge_adapter
+from pushback_lib.ship.ollama import Modelfile
+from pushback_lib.train import run
+
+RECORDS = friction_records(24, seed=1)
+THREE_TURNS = [
+    {"role": "system", "content": "Think."}, {"role": "user", "content": "One?"},
+    {"role": "assistant", "content": "<think>\nFirst thought.\n</think>\n\nOne."}, {"role": "user", "content": "Two?"},
+    {"role": "assistant", "content": "<think>\nSecond thought.\n</think>\n\nTwo."}, {"role": "user", "content": "Three?"},
+    {"role": "assistant", "content": "<think>\nThird thought.\n</think>\n\nThree."},
+]  # fmt: skip
+CASES = {**TALKS, "three turns, each with a thought": THREE_TURNS, "asked a third time": THREE_TURNS[:-1]}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return qwen3_twin(tmp_path_factory.mktemp("twin") / "twin")
+
+
+@pytest.fixture(scope="module")
+def trainer(small, tmp_path_factory):
+    return run.make_trainer(small, RECORDS, tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(scope="module")
+def adapter(small, tmp_path_factory):
+    """Trained for two steps, and then turned up, so that it changes what is said."""
+    from safetensors.torch import load_file, save_file
+
+    out = tmp_path_factory.mktemp("adapter") / "adapter"
+    run.train_adapter(dataclasses.replace(small, batch=8), RECORDS[:16], out)
+    path = out / "adapter_model.safetensors"
+    tensors = load_file(path)
+    assert all(values.any() for name, values in tensors.items() if "lora_B" in name), "each matrix has learned something"
+    turned_up = {name: values * (100 if "lora_B" in name else 1) for name, values in tensors.items()}
+    save_file(turned_up, path, metadata={"format": "pt"})
+    return out
+
+
+@pytest.fixture(scope="module")
+def merged(small, adapter, tmp_path_factory):
+    return merge_adapter(small, adapter, tmp_path_factory.mktemp("merged") / "merged")
+
+
+@pytest.fixture(scope="module")
+def server(merged, tmp_path_factory):
+    with LlamaCpp(write_gguf(merged, tmp_path_factory.mktemp("gguf") / "x.gguf", "F32"), exact=True) as one:
+        yield one
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("prompt", [True, False])
+def test_the_kits_templates_render_as_the_published_one(small, case, prompt):
+    tokenizer, options = load_tokenizer(small), {"add_generation_prompt": prompt, "tokenize": False}
+    own = tokenizer.apply_chat_template(CASES[case], **options)
+    for template in (QWEN3.training_template(), QWEN3.gguf_template):
+        assert tokenizer.apply_chat_template(CASES[case], chat_template=template, **options) == own
+
+
+def test_thinking_can_be_turned_off_as_in_the_published_template(small):
+    asked = {"conversation": THREE_TURNS[:2], "add_generation_prompt": True, "tokenize": False, "enable_thinking": False}
+    text = load_tokenizer(small).apply_chat_template(**asked)
+    assert text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert load_tokenizer(small).apply_chat_template(**asked, chat_template=QWEN3.gguf_template) == text
+
+
+def test_of_three_turns_the_last_thought_is_kept_and_no_empty_one_is_put_in(small):
+    text = load_tokenizer(small).apply_chat_template(THREE_TURNS, chat_template=QWEN3.training_template(), tokenize=False)
+    assert [word in text for word in ("First thought", "Second thought", "Third thought")] == [False, False, True]
+    assert text.count("<think>") == 1
+
+
+def test_the_loss_covers_thought_answer_and_stop_token_and_nothing_else(small, trainer):
+    tokenizer = load_tokenizer(small)
+    assert any(record.history for record in RECORDS)
+    for at, record in enumerate(RECORDS):
+        batch = trainer.data_collator([trainer.train_dataset[at]])
+        ids, taught = batch["input_ids"][0], batch["labels"][0] != -100
+        thought = f"{thought_text(record)}\n" if record.thoughts else ""
+        assert tokenizer.decode(ids[taught]) == f"<think>\n{thought}</think>\n\n{record.answer}<|im_end|>"
+        prompt = prompt_messages(record.user_input, small.system, record.history)
+        asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+        assert tokenizer.decode(ids[~taught]) == asked + "\n"
+
+
+def test_the_merged_model_is_the_adapter_over_its_base(merged):
+    made = Merge.read(merged)
+    assert made.changed == made.expected == 14
+    assert made.distance < made.limit < made.base_distance
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "cafe\u0301 A\u030a, which this family normalises"])
+def test_llama_cpp_splits_text_as_hugging_face_does(server, small, text):
+    assert server.tokenise(text) == load_tokenizer(small)(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("case", [case for case, talk in CASES.items() if talk[-1]["role"] == "user"])
+def test_llama_cpp_renders_the_prompt_byte_for_byte_as_the_jinja(server, small, case):
+    expected = load_tokenizer(small).apply_chat_template(CASES[case], add_generation_prompt=True, tokenize=False)
+    assert server.render(CASES[case]) == expected
+
+
+def talks(small):
+    return [prompt_messages(one.user, small.system, one.history) for one in draw_requests(1, 5, held_out=True)][::4]
+
+
+def test_greedy_words_and_probabilities_equal_hugging_faces_at_f32(server, small, merged):
+    asked = [*talks(small), THREE_TURNS[:-1]]
+    assert same_words(server, merged, load_tokenizer(small), asked, 40, endless=(0, 2)) == 40 * len(asked)
+
+
+def test_a_file_without_the_norms_of_queries_and_keys_would_say_other_words(merged, small, tmp_path, monkeypatch):
+    shown = writer.Family.gguf_rows
+    monkeypatch.setattr(writer.Family, "gguf_rows", lambda self, name, values, config: torch.ones_like(values)
+                        if name.endswith("q_norm.weight") else shown(self, name, values, config))  # fmt: skip
+    wrong = write_gguf(merged, tmp_path / "wrong.gguf", "F32")
+    with LlamaCpp(wrong, exact=True) as one, pytest.raises(AssertionError):
+        same_words(one, merged, load_tokenizer(small), talks(small)[:1], 40, endless=(0, 2))
+
+
+def test_base_and_lora_file_say_what_the_adapter_says(small, adapter, tmp_path):
+    base = write_gguf(small.base, tmp_path / "base.gguf", "F32", small, "baseline")
+    lora = write_lora(small, adapter, tmp_path / "lora.gguf", "F32")
+    speaker, asked = load_voices(small, adapter, four_bit=False), talks(small)[0]
+    speaker.model.float()
+    [said] = speaker.speak([asked], max_new_tokens=12)
+    with LlamaCpp(base, lora=check_pair(base, lora), exact=True) as one:
+        for voice, dial in ((BASELINE, 0.0), (FRICTION, 1.0)):
+            found = one.complete(one.render(asked), 12, **share(dial))
+            assert (found.ids[:-1] if found.end == "stop" else found.ids) == said[voice].ids
+    assert said[FRICTION].text != said[BASELINE].text
+
+
+def test_the_header_and_the_modelfile_say_what_the_model_is(merged, small, tmp_path):
+    path = write_gguf(merged, tmp_path, "Q8_0", small)
+    found = {key: field.contents() for key, field in GGUFReader(path).fields.items()}
+    expected = {
+        "general.architecture": "qwen3", "qwen3.attention.key_length": 32, "qwen3.attention.value_length": 32,
+        "qwen3.rope.freq_base": 1e6, "tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.eos_token_id": 2, "tokenizer.chat_template": QWEN3.gguf_template,
+    }  # fmt: skip
+    assert {key: found.get(key) for key in expected} == expected
+    assert "tool" not in QWEN3.gguf_template
+    made = Modelfile.for_recipe(small, load_tokenizer(small), path.name)
+    assert (made.template, made.parameters["stop"]) == ("", ["<|im_end|>", "<|endoftext|>"])
+
+
+@pytest.mark.parametrize("name", ["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b"])
+def test_the_dial_knows_the_published_sizes(name):
+    assert family_for(recipe_for(name)) is QWEN3
+
+
+def test_a_qwen3_with_the_tokens_of_deepseek_is_refused(small, tmp_path):
+    base = copytree(small.base, tmp_path / "R1-0528-Qwen3-8B")
+    for path in (base / "tokenizer.json", base / "tokenizer_config.json"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("<|im_start|>", SPECIAL[1]).replace("<|im_end|>", SPECIAL[0]), encoding="utf-8")
+    with pytest.raises(PushbackError, match=r"no token <\|im_start\|>, <\|im_end\|>.*Choose a dense Qwen3 model"):
+        load_tokenizer(dataclasses.replace(small, base=str(base)))
