@@ -120,7 +120,7 @@ RECIPES: dict[str, Recipe] = {
                optimizer="adamw_torch", examples=3600, patience=0),
         Recipe("english", str(package.FOLDER), 134_515_008, rank=16, alpha=32, learning_rate=1e-3, epochs=1, batch=8,
                accumulation=1, max_length=512, max_new_tokens=220, checkpointing=False, optimizer="adamw_torch", patience=0,
-               four_bit=False, mixture=Mixture(language=300, easy=3, friction=0)),
+               four_bit=False, mixture=Mixture(language=300, easy=2, friction=0)),
         Recipe("1.5b", _HUB + "1.5B", 1_777_088_000, revision="ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562"),
         Recipe("7b", _HUB + "7B", 7_615_616_512, revision="916b56a44061fd5cd7d6a8fb632557ed4f724f60"),
         Recipe("14b", _HUB + "14B", 14_770_033_664, batch=1, accumulation=8,
@@ -135,6 +135,11 @@ RECIPES: dict[str, Recipe] = {
 }  # fmt: skip
 
 
+# Models of a known architecture that the kit would ask in the wrong way, and why
+REFUSED = {"deepseek-ai/DeepSeek-R1-0528-Qwen3-8B": "has the layers of Qwen3 and the tokens of DeepSeek, and its chat template "
+                                                    "was found in no source that this kit could name"}  # fmt: skip
+
+
 def recipe_for(name: str) -> Recipe:
     """The recipe of a size on the dial, or a model of a known family: a Hub id (`owner/name`, `owner/name@commit`), a folder.
 
@@ -142,6 +147,8 @@ def recipe_for(name: str) -> Recipe:
     """
     if name.lower() in RECIPES:
         return RECIPES[name.lower()]
+    if reason := REFUSED.get(name.partition("@")[0]):
+        raise PushbackError(f"{name} {reason}. Choose 7b or qwen3-8b.")
     if "/" not in name and not Path(name).is_dir():
         raise PushbackError(
             f"No model called {name!r}. Choose one of: {', '.join(RECIPES)}; or give a Hub id (owner/name) or a local folder."

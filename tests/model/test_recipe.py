@@ -74,6 +74,12 @@ def test_a_model_is_named_without_its_place_in_what_is_passed_on(name, label, mo
     assert recipe_for(name).label == label
 
 
+@pytest.mark.parametrize("revision", ["", "@main"])
+def test_a_model_that_would_be_asked_in_the_wrong_way_is_refused_by_name(revision):
+    with pytest.raises(PushbackError, match=r"R1-0528-Qwen3-8B\S* has the layers of Qwen3 and.*Choose 7b or qwen3-8b\."):
+        recipe_for(f"deepseek-ai/DeepSeek-R1-0528-Qwen3-8B{revision}")
+
+
 def test_a_size_may_be_written_in_capitals():
     assert recipe_for("7B") is RECIPES["7b"]
 

@@ -240,11 +240,36 @@ PROMISES = {
 }
 
 
+# The same for `english`, whose replies are another story: the notebooks that take a minute or two with it.
+IN_ENGLISH = {
+    "01_meet_the_friction": """
+        assert recipe.name == "english" and len(asked) == 10 and len(rows) == 20
+        assert [prompt.level for prompt in asked] == ["easy"] * 10
+        assert all(turn.of("friction").thought and turn.of("friction").answer for turn in heard)
+    """,
+    "02_make_the_data": """
+        assert 900 <= len(records) <= 901 and {record.level for record in records} == {"", "easy"}
+        assert 0.4 <= sum(r.behaviour == "comply" for r in records) / len(records) <= 0.6
+    """,
+    "04_measure": """
+        assert recipe.name == "english" and len(prompts) == 80 and {prompt.split for prompt in prompts} == {"test"}
+        assert measured["friction"].low > measured["baseline"].share and len(failures) > 0
+        assert {row.provenance.language for row in rows} == {"english"}
+    """,
+}
+
+
+def run(notebook: nbformat.NotebookNode, promise: str, folder: Path, kernel: str = "python3") -> None:
+    """Runs a notebook and then its promise."""
+    from nbclient import NotebookClient
+
+    notebook.cells.append(nbformat.v4.new_code_cell("\n".join(line.strip() for line in promise.strip().splitlines())))
+    NotebookClient(notebook, timeout=600, kernel_name=kernel, resources={"metadata": {"path": str(folder)}}).execute()
+
+
 @pytest.mark.slow
 @each
 def test_the_notebook_runs_and_keeps_its_promise(name, tmp_path, monkeypatch):
-    from nbclient import NotebookClient
-
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("PYTEST_CURRENT_TEST")  # where it is set, ipykernel leaves out what llama.cpp writes to stderr
     notebook, kernel = load(name), os.environ.get("PUSHBACK_TEST_KERNEL", "python3")  # `make colab` names another
@@ -252,8 +277,14 @@ def test_the_notebook_runs_and_keeps_its_promise(name, tmp_path, monkeypatch):
         for solution in SOLUTION.findall(cell.source):
             body, _, check = solution.strip().rpartition("\n")
             notebook.cells.append(nbformat.v4.new_code_cell(f"{body}\nverdict = {check}\nassert verdict.ok, verdict"))
-    promise = "\n".join(line.strip() for line in PROMISES[name].strip().splitlines())
-    notebook.cells.append(nbformat.v4.new_code_cell(promise))
-    NotebookClient(notebook, timeout=600, kernel_name=kernel, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    run(notebook, PROMISES[name], tmp_path, kernel)
     assert [(cell.source, said.text) for cell in notebook.cells for said in cell.get("outputs", ())
             if said.get("name") == "stderr"] == []  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_ENGLISH)
+def test_the_notebook_runs_in_english(name, tmp_path, monkeypatch, english):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PUSHBACK_MODEL", "english")
+    run(load(name), IN_ENGLISH[name], tmp_path)

@@ -8,11 +8,12 @@ import torch
 from chatml_twin import qwen3_twin
 from gguf import GGUFReader
 from gguf_files import TALKS, TEXTS, same_words
-from real_vocabulary import SPECIAL
+from real_vocabulary import FIRST_SPECIAL, SPECIAL, qwen3_folder
 
-from pushback_lib.core.common import BASELINE, FRICTION, PushbackError
-from pushback_lib.core.records import prompt_messages, thought_text
+from pushback_lib.core.common import BASELINE, DATA, FRICTION, PushbackError
+from pushback_lib.core.records import load_records, prompt_messages, thought_text
 from pushback_lib.language.corpus import draw_requests, friction_records
+from pushback_lib.model.doctor import examine_model
 from pushback_lib.model.family import QWEN3
 from pushback_lib.model.gguf_file import check_pair
 from pushback_lib.model.llama_cpp import LlamaCpp, share
@@ -181,3 +182,32 @@ def test_a_qwen3_with_the_tokens_of_deepseek_is_refused(small, tmp_path):
         path.write_text(text.replace("<|im_start|>", SPECIAL[1]).replace("<|im_end|>", SPECIAL[0]), encoding="utf-8")
     with pytest.raises(PushbackError, match=r"no token <\|im_start\|>, <\|im_end\|>.*Choose a dense Qwen3 model"):
         load_tokenizer(dataclasses.replace(small, base=str(base)))
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A small model with random weights and Qwen3's own vocabulary, rebuilt."""
+    base = qwen3_folder(tmp_path_factory.mktemp("real"))
+    return dataclasses.replace(recipe_for("qwen3-0.6b"), base=str(base), revision=None)
+
+
+@pytest.mark.slow
+def test_on_the_true_vocabulary_the_tags_are_one_token_each_and_the_doctor_finds_nothing(real):
+    tokenizer = load_tokenizer(real)
+    ids = tokenizer.apply_chat_template(THREE_TURNS, chat_template=QWEN3.training_template(), return_dict=False)
+    first = FIRST_SPECIAL
+    assert [ids.count(one) for one in (first + 1, first + 2, first + 24, first + 25)] == [7, 7, 1, 1]  # starts, ends, both tags
+    report = examine_model(real)
+    assert report.ok, str(report)
+    assert "qwen2" in str(report)
+
+
+@pytest.mark.slow
+def test_on_the_true_vocabulary_llama_cpp_reads_the_same_tokens(real, tmp_path):
+    tokenizer, records = load_tokenizer(real), load_records(DATA / "friction" / "train.jsonl")[::120]
+    with LlamaCpp(write_gguf(real.base, tmp_path / "x.gguf", "F16")) as one:
+        for record in records:
+            messages = prompt_messages(record.user_input, real.system, record.history)
+            prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            assert one.render(messages) == prompt
+            assert one.tokenise(prompt) == tokenizer(prompt, add_special_tokens=False)["input_ids"]

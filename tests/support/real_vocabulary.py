@@ -1,8 +1,8 @@
-"""Rebuilds the tokenizer of DeepSeek-R1-Distill-Qwen, offline, from Qwen's vocabulary in the package `dashscope`.
+"""Rebuilds the tokenizers of DeepSeek-R1-Distill-Qwen and of Qwen3, offline, from Qwen's vocabulary in the package `dashscope`.
 
 That vocabulary is a list of byte strings by rank; the merges that byte-pair encoding needs are read off it: each string's
-parts are what the lower ranks make of it. The special tokens are the published ones (tokenizer.json of any of the four
-models, quoted in many public files). The rest of the folder is the published configuration around random weights of a
+parts are what the lower ranks make of it. The special tokens are the published ones (tokenizer.json of any of the models,
+quoted in many public files). The rest of the folder is the published configuration around random weights of a
 small width, so that every tool sees the true vocabulary in a model that runs in seconds.
 """
 
@@ -11,12 +11,19 @@ import itertools
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pushback_lib.core.common import PushbackError
-from pushback_lib.model.family import QWEN2_SPLIT
+from pushback_lib.model.family import QWEN2_SPLIT, QWEN3
 
 SPECIAL = ("<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>",
            "<|EOT|>", "<think>", "</think>")  # fmt: skip
+QWEN3_SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>",
+    "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
+    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>",
+    "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>",
+)  # fmt: skip
 FIRST_SPECIAL = 151643
 ROWS = 151936  # of the embedding, as published
 
@@ -42,7 +49,8 @@ def _parts(token: bytes, known: dict[bytes, int]) -> list[bytes]:
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
 
 
-def tokenizer_json() -> str:
+def tokenizer_json(special: tuple[str, ...] = SPECIAL, marked: tuple[str, ...] = (SPECIAL[0], SPECIAL[3])) -> str:
+    """The text of tokenizer.json; of the added tokens only those `marked` are `special` there."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -53,25 +61,40 @@ def tokenizer_json() -> str:
     bpe.normalizer, bpe.decoder = normalizers.NFC(), decoders.ByteLevel()
     split = pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated")
     bpe.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    for token in SPECIAL:  # two are `special` in the published file; the others are not
-        bpe.add_tokens([AddedToken(token, special=token in (SPECIAL[0], SPECIAL[3]), normalized=False)])
+    for token in special:
+        bpe.add_tokens([AddedToken(token, special=token in marked, normalized=False)])
     return bpe.to_str()
 
 
 def real_folder(folder: Path) -> Path:
-    """A model folder with the true tokenizer and vocabulary size, two layers wide enough for a test, and random weights."""
+    """A model folder with the distills' true tokenizer and vocabulary size, two small layers, and random weights."""
+    from transformers import Qwen2Config
+
+    about = {"bos_token": SPECIAL[3], "eos_token": SPECIAL[0], "pad_token": SPECIAL[0]}
+    config = Qwen2Config(**SMALL, bos_token_id=FIRST_SPECIAL + 3, eos_token_id=FIRST_SPECIAL)
+    return _folder(folder, config, tokenizer_json(), about)
+
+
+def qwen3_folder(folder: Path) -> Path:
+    """The same of Qwen3, with its published template."""
+    from transformers import Qwen3Config
+
+    about = {"eos_token": QWEN3_SPECIAL[2], "pad_token": QWEN3_SPECIAL[0], "chat_template": QWEN3.chat_template()}
+    config = Qwen3Config(**SMALL, head_dim=32, bos_token_id=FIRST_SPECIAL, eos_token_id=FIRST_SPECIAL + 2)
+    return _folder(folder, config, tokenizer_json(QWEN3_SPECIAL, QWEN3_SPECIAL[:14]), about)
+
+
+SMALL = {"vocab_size": ROWS, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "num_key_value_heads": 1, "tie_word_embeddings": True, "max_position_embeddings": 4096}  # fmt: skip
+
+
+def _folder(folder: Path, config: Any, tokenizer: str, about: dict[str, str]) -> Path:
     import torch
-    from transformers import AutoModelForCausalLM, Qwen2Config
+    from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=ROWS, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, tie_word_embeddings=True, max_position_embeddings=4096, bos_token_id=FIRST_SPECIAL + 3,
-        eos_token_id=FIRST_SPECIAL,
-    )  # fmt: skip
     AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder)
-    (folder / "tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": SPECIAL[3], "eos_token": SPECIAL[0],
-             "pad_token": SPECIAL[0], "model_max_length": 16384, "clean_up_tokenization_spaces": False}  # fmt: skip
+    (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    about |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 16384, "clean_up_tokenization_spaces": False}
     (folder / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
     return folder
