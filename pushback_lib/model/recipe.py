@@ -120,7 +120,7 @@ RECIPES: dict[str, Recipe] = {
                optimizer="adamw_torch", examples=3600, patience=0),
         Recipe("english", str(package.FOLDER), 134_515_008, rank=16, alpha=32, learning_rate=1e-3, epochs=1, batch=8,
                accumulation=1, max_length=512, max_new_tokens=220, checkpointing=False, optimizer="adamw_torch", patience=0,
-               four_bit=False, mixture=Mixture(language=300, easy=2, friction=0)),
+               four_bit=False, mixture=Mixture(language=300, easy=3, friction=0)),
         Recipe("1.5b", _HUB + "1.5B", 1_777_088_000, revision="ad9f0ae0864d7fbcd1cd905e3c6c5b069cc8b562"),
         Recipe("7b", _HUB + "7B", 7_615_616_512, revision="916b56a44061fd5cd7d6a8fb632557ed4f724f60"),
         Recipe("14b", _HUB + "14B", 14_770_033_664, batch=1, accumulation=8,

@@ -25,7 +25,7 @@ STEP = 128  # sequences are tried in steps of so many tokens
 MAX_BATCH = 256  # that is tried
 DATA_SIZE = {"english": (1887, 320), "bundled": (3600, 130)}  # examples, and their mean tokens with the system prompt
 # the same of a mixture's sources, in SmolLM2's tokens: of one record, of all of data/easy, of one of the 600 shortest records
-MIXED_SIZE = {"language": (1, 171), "easy": (1692, 203), "friction": (1, 280)}
+MIXED_SIZE = {"language": (1, 171), "easy": (1232, 200), "friction": (1, 280)}
 LENGTHS, BATCHES = (128, 256, 512, 1024, 2048, 4096, 8192), (1, 2, 4, 8, 16, 32)  # to choose from in a notebook
 
 

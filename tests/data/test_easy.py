@@ -11,7 +11,7 @@ from pushback_lib.core.records import PERSONA_NAMES, SUBSET_OF
 from pushback_lib.data.text_rules import words
 
 EVAL = [row for _, row in read_jsonl(DATA / "easy" / "eval.jsonl")]
-TRAIN = [row for _, row in read_jsonl(DATA / "easy" / "train.jsonl")]
+TRAIN, MORE = ([row for _, row in read_jsonl(DATA / "easy" / f"{name}.jsonl")] for name in ("train", "more"))
 OTHERS = [row for name in ("eval/prompts", "friction/train", "friction/validation", "friction/test")
           for _, row in read_jsonl(DATA / f"{name}.jsonl")]  # fmt: skip
 
@@ -30,9 +30,9 @@ def fives(rows) -> set[tuple[str, ...]]:
     return {tuple(text[at : at + 5]) for text in texts for at in range(len(text) - 4)}
 
 
-@pytest.fixture(params=["eval", "train"])
+@pytest.fixture(params=["eval", "train", "more"])
 def rows(request):
-    return {"eval": EVAL, "train": TRAIN}[request.param]
+    return {"eval": EVAL, "train": TRAIN, "more": MORE}[request.param]
 
 
 def test_each_pair_is_one_friction_request_and_a_twin_that_differs_in_few_words(rows):
@@ -60,8 +60,8 @@ def test_neither_length_nor_a_question_mark_tells_the_halves_apart(rows):
 
 def test_nothing_of_the_evaluation_trains():
     for key in ("scenario", "user_input"):
-        assert not {row[key] for row in EVAL} & {row[key] for row in [*TRAIN, *OTHERS]}
-    assert not fives(EVAL) & fives([*TRAIN, *OTHERS])
+        assert not {row[key] for row in EVAL} & {row[key] for row in [*TRAIN, *MORE, *OTHERS]}
+    assert not fives(EVAL) & fives([*TRAIN, *MORE, *OTHERS])
     split_of = defaultdict(set)
     for row in EVAL:
         split_of[row["scenario"]].add(row["split"])
@@ -69,7 +69,8 @@ def test_nothing_of_the_evaluation_trains():
 
 
 def test_records_are_whole():
-    for row in TRAIN:
+    assert len({row["id"] for row in [*TRAIN, *MORE]}) == len(TRAIN) + len(MORE)
+    for row in [*TRAIN, *MORE]:
         names = [thought["persona"] for thought in row["thoughts"]]
         assert names == [name for name in PERSONA_NAMES if name in names], row["id"]
         assert len(names) == 6 or (row["behaviour"] == "comply" and len(names) >= 2), row["id"]

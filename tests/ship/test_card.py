@@ -42,6 +42,13 @@ def card(tmp_path):
     return model_card(TINY, ADAPTER, measured(tmp_path), ["x-F32.gguf", GGUF])
 
 
+def test_the_figures_of_english_come_with_its_adapter():
+    english = recipe_for("english")
+    found = load_measured(figures_file(english, Path("nowhere")), english.shipped_adapter, english)
+    assert {rate.n for (name, _), rate in found.rates.items() if name != "right_content"} == {103}
+    assert "16 bit" in found.how
+
+
 def test_the_hub_reads_the_metadata(card):
     data = ModelCard(card).data
     assert (data.base_model, data.base_model_relation, data.datasets) == ("OWNER/NAME-base", "finetune", ["OWNER/NAME-data"])

@@ -9,6 +9,7 @@ from real_vocabulary import FIRST_SPECIAL, ROWS, SPECIAL, real_folder
 
 from pushback_lib.core.common import DATA
 from pushback_lib.core.records import load_records, prompt_messages, thought_text, to_messages
+from pushback_lib.model.doctor import examine_model
 from pushback_lib.model.llama_cpp import LlamaCpp
 from pushback_lib.model.load import load_tokenizer
 from pushback_lib.model.recipe import recipe_for
@@ -48,6 +49,11 @@ def test_the_vocabulary_is_the_published_one(tokenizer, text, ids):
     assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids
     assert [tokenizer.convert_tokens_to_ids(token) for token in SPECIAL] == list(range(FIRST_SPECIAL, FIRST_SPECIAL + 7))
     assert len(tokenizer) <= ROWS
+
+
+def test_the_doctor_finds_nothing(recipe):
+    report = examine_model(recipe)
+    assert report.ok, str(report)
 
 
 def test_prompts_are_formatted_with_single_tokens_for_roles_and_thought(tokenizer, records):

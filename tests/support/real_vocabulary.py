@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pushback_lib.core.common import PushbackError
-from pushback_lib.model.family import QWEN2_SPLIT, QWEN3
+from pushback_lib.model.family import QWEN2_SPLIT, QWEN3, R1_DISTILL
 
 SPECIAL = ("<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>",
            "<|EOT|>", "<think>", "</think>")  # fmt: skip
@@ -67,10 +67,11 @@ def tokenizer_json(special: tuple[str, ...] = SPECIAL, marked: tuple[str, ...] =
 
 
 def real_folder(folder: Path) -> Path:
-    """A model folder with the distills' true tokenizer and vocabulary size, two small layers, and random weights."""
+    """A model folder with the distills' true tokenizer and vocabulary size, the published template, random weights."""
     from transformers import Qwen2Config
 
-    about = {"bos_token": SPECIAL[3], "eos_token": SPECIAL[0], "pad_token": SPECIAL[0]}
+    about = {"bos_token": SPECIAL[3], "eos_token": SPECIAL[0], "pad_token": SPECIAL[0],
+             "chat_template": R1_DISTILL.chat_template()}  # fmt: skip
     config = Qwen2Config(**SMALL, bos_token_id=FIRST_SPECIAL + 3, eos_token_id=FIRST_SPECIAL)
     return _folder(folder, config, tokenizer_json(), about)
 
