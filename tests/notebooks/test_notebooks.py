@@ -240,7 +240,7 @@ PROMISES = {
 }
 
 
-# The same for `english`, whose replies are another story: the notebooks that take a minute or two with it.
+# The same for `english`, whose replies are another story: the notebooks that take a minute or two with it; others take five.
 IN_ENGLISH = {
     "01_meet_the_friction": """
         assert recipe.name == "english" and len(asked) == 10 and len(rows) == 20
@@ -250,11 +250,6 @@ IN_ENGLISH = {
     "02_make_the_data": """
         assert 900 <= len(records) <= 901 and {record.level for record in records} == {"", "easy"}
         assert 0.4 <= sum(r.behaviour == "comply" for r in records) / len(records) <= 0.6
-    """,
-    "04_measure": """
-        assert recipe.name == "english" and len(prompts) == 80 and {prompt.split for prompt in prompts} == {"test"}
-        assert measured["friction"].low > measured["baseline"].share and len(failures) > 0
-        assert {row.provenance.language for row in rows} == {"english"}
     """,
 }
 
