@@ -120,7 +120,7 @@ def test_longer_sequences_and_larger_batches_never_take_less(name):
         ("7b", 6.0, "choose --model 1.5b, which fits"),
         ("32b", 14.75, "choose --model 14b, which fits"),
         ("qwen3-8b", 5.0, "choose --model qwen3-4b, which fits"),
-        ("1.5b", 2.5, "choose --model qwen3-0.6b, which fits"),
+        ("1.5b", 1.6, "choose --model qwen3-0.6b, which fits"),
         ("7b", 0.3, "train on a hosted notebook"),
     ],
 )
