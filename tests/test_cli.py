@@ -156,8 +156,8 @@ def commands(top, name=""):
 def test_help_names_every_command_and_explains_every_option():
     found = commands(parser())
     assert list(found) == [
-        "demo", "base", "data make", "data check", "data card", "data micro", "data import", "train", "fit", "chat", "eval",
-        "experiments", "markers", "ship all", "ship gguf", "ship lora", "ship ollama", "ship hub",
+        "demo", "base", "data make", "data check", "data card", "data micro", "data import", "train", "fit", "doctor", "chat",
+        "eval", "experiments", "markers", "ship all", "ship gguf", "ship lora", "ship ollama", "ship hub",
     ]  # fmt: skip
     top = parser().format_help()
     assert all(name.split()[0] in top for name in found)
@@ -190,3 +190,13 @@ def test_the_examples_show_both_voices_thinking(rows, kind):
     text = pair_text(rows, kind)
     assert "baseline thinks:\n" in text
     assert "    Problem Framer: " in text
+
+
+def test_the_doctor_says_what_it_found_and_its_exit_code_is_its_verdict(tmp_path, capsys):
+    assert main(["doctor", "tiny"]) == 0
+    assert capsys.readouterr().out.endswith("tiny: training yes, chat yes, shipping yes\n")
+    (tmp_path / "bare.jinja").write_text("{{ messages[-1]['content'] }}", encoding="utf-8")
+    assert main(["doctor", str(tmp_path / "bare.jinja")]) == 1
+    out = capsys.readouterr().out
+    assert "! system message" in out
+    assert out.endswith("bare.jinja: training NO, chat NO, shipping NO\n")
