@@ -95,8 +95,7 @@ def examine_model(recipe: Recipe) -> Report:
 
     Raises PushbackError where there is no tokenizer, no template in it, or no family that is known.
     """
-    family, own, tokenizer = family_for(recipe), own_template(recipe), load_tokenizer(recipe)
-    templates = Templates(family.chat_template(), family.training_template(), family.gguf_template)
+    own, tokenizer, templates = own_template(recipe), load_tokenizer(recipe), _of_family(recipe)
     bos, eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
     more = (_own(own, templates.chat, bos, eos), _cut(own_cuts(recipe)), _padding(tokenizer.pad_token, eos))
     return Report(recipe.label, (*examine_templates(templates, bos, eos), *more))
@@ -104,12 +103,16 @@ def examine_model(recipe: Recipe) -> Report:
 
 def check_training(recipe: Recipe) -> None:
     """Raises PushbackError, with the cure, if what the templates make of the data would spoil a training."""
-    family, tokenizer = family_for(recipe), load_tokenizer(recipe)
-    templates = Templates(family.chat_template(), family.training_template(), family.gguf_template)
-    for one in examine_templates(templates, tokenizer.bos_token or "", tokenizer.eos_token or ""):
+    tokenizer = load_tokenizer(recipe)
+    for one in examine_templates(_of_family(recipe), tokenizer.bos_token or "", tokenizer.eos_token or ""):
         if TRAINING in one.spoils:
             raise PushbackError(f"The chat template would spoil this training ({one.what}: {one.found}). {one.cure} For all "
                                 f"that was looked at: `pushback doctor {recipe.name}`.")  # fmt: skip
+
+
+def _of_family(recipe: Recipe) -> Templates:
+    family = family_for(recipe)
+    return Templates(family.chat_template(), family.training_template(), family.gguf_template)
 
 
 def examine_file(path: str | Path) -> Report:

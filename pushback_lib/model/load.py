@@ -157,10 +157,12 @@ def own_template(recipe: Recipe) -> str:
 
 
 def own_cuts(recipe: Recipe) -> list[str]:
-    """How the base's tokenizer.json cuts text (`splits_of`), read from the file: transformers may put its own rule in place."""
+    """How the tokenizer.json of a base whose tokenizer could be loaded cuts text (`splits_of`).
+
+    It is read from the file, since transformers may put a rule of its own in place.
+    """
     from transformers.utils import cached_file
 
-    _tokenizer(recipe)  # raises where there is none
     path = cached_file(recipe.base, "tokenizer.json", revision=recipe.revision or "main")
     return splits_of(read_json(Path(path), "Get the base's tokenizer again."))
 
