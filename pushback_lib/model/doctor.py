@@ -18,7 +18,7 @@ from typing import Any
 from ..core.common import PushbackError
 from ..core.records import CLOSE, OPEN, join_reply
 from ..core.show import markdown_table
-from .family import FAMILIES
+from .family import Family
 from .load import family_for, load_tokenizer, own_cuts, own_template
 from .recipe import Recipe
 
@@ -97,7 +97,8 @@ def examine_model(recipe: Recipe) -> Report:
     """
     own, tokenizer, templates = own_template(recipe), load_tokenizer(recipe), _of_family(recipe)
     bos, eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
-    more = (_own(own, templates.chat, bos, eos), _cut(own_cuts(recipe)), _padding(tokenizer.pad_token, eos))
+    cut = _cut(own_cuts(recipe), family_for(recipe))
+    more = (_own(own, templates.chat, bos, eos), cut, _padding(tokenizer.pad_token, eos))
     return Report(recipe.label, (*examine_templates(templates, bos, eos), *more))
 
 
@@ -258,22 +259,28 @@ class _Probe:
 
 
 def _own(own: str, kits: str, bos: str, eos: str) -> Finding:
-    """Whether the model's own template makes the prompts that its family's makes."""
+    """Whether the model's own template makes the prompts that its family's makes; a line with today's date may be left out."""
     talks = [_talk(ASKED), _talk(ASKED, join_reply(EARLIER, ANSWER), ASKED)]
     prompts = [[render(template, talk, bos, eos, prompt=True)[0] for talk in talks] for template in (own, kits)]
     if prompts[0] == prompts[1]:
         return Finding("own template", "makes the prompts of its family")
+    if [_undated(one) for one in prompts[0]] == prompts[1]:
+        return Finding("own template", "adds today's date; the kit leaves it out, and what the kit writes has no date either")
     cure = "The kit would ask it in its family's way, and it was tuned to another: compare both before you trust a figure."
     return Finding("own template", "makes other prompts than its family's", (CHAT,), cure)
 
 
-def _cut(splits: list[str]) -> Finding:
-    """Whether llama.cpp has a name for how a tokenizer cuts text."""
-    names = [family.pre_tokenizer for family in FAMILIES if list(family.splits) == splits]
-    if names:
-        return Finding("how text is cut", f"in llama.cpp: {' or '.join(names)}")
+def _undated(prompt: str) -> str:
+    """The prompt without its lines of this year."""
+    return "".join(line for line in prompt.splitlines(keepends=True) if str(date.today().year) not in line)
+
+
+def _cut(splits: list[str], family: Family) -> Finding:
+    """Whether a tokenizer cuts text by its family's rule, for which llama.cpp has a name."""
+    if splits == list(family.splits):
+        return Finding("how text is cut", f"in llama.cpp: {family.pre_tokenizer}")
     cure = "Under another rule a GGUF reads other tokens, and nothing says so: take the base's own tokenizer."
-    return Finding("how text is cut", "by a rule that the kit has no name for", (SHIPPING,), cure)
+    return Finding("how text is cut", f"by another rule than {family.choose} does", (SHIPPING,), cure)
 
 
 def _padding(pad: str | None, eos: str) -> Finding:

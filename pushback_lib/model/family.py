@@ -1,11 +1,12 @@
 """Model families: everything in which the models that the kit trains differ, in one value for each family.
 
-Three are known. `r1-distill` is Qwen2 with DeepSeek's tokens: its prompt ends in `<think>`, so a reply begins inside the
+Four are known. `r1-distill` is Qwen2 with DeepSeek's tokens: its prompt ends in `<think>`, so a reply begins inside the
 thought. `chatml-llama` is Llama with ChatML, as SmolLM2: its own template, unchanged, knows no thinking and its prompt opens
 none; the kit's replies begin with `<think>` (`core.records.join_reply`), which is therefore learned like the rest of the
 thought. So both voices get one and the same prompt (dial 0 is exactly the baseline), and any GGUF of the base, with its own
 template, takes the adapter. `qwen3` is dense Qwen3: its prompt opens no thought either, and its models open one by themselves;
-the template keeps the thought of a reply that follows the last request and drops those of earlier ones.
+the template keeps the thought of a reply that follows the last request and drops those of earlier ones. `smollm3` is Llama,
+every fourth layer of which rotates nothing, with ChatML and a header above the system message; the kit leaves out its date.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 
 BOS, USER, ASSISTANT, EOS = "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"
 IM_START, IM_END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+BEGIN_OF_TEXT = "<|begin_of_text|>"
 
 APACHE = "Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0)"
 
 # Split pattern of Qwen/Qwen2 and deepseek-ai/DeepSeek-R1-Distill-Qwen-*, tokenizer.json
 QWEN2_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Split pattern of Llama 3's tokenizer.json, which SmolLM3 has too: numbers in threes
+LLAMA3_SPLIT = QWEN2_SPLIT.replace(r"\p{N}|", r"\p{N}{1,3}|")
 DIGITS, GPT2_SPLIT = "each digit", "GPT-2's pattern"  # as `splits` names the steps `Digits` and `ByteLevel` of a tokenizer.json
 
 
@@ -42,9 +46,9 @@ class Family:
     and `eos`; `stops`, at which a server ends a reply; the chat templates for inference and for training, of which the second
     marks as learned a reply's thought, answer and end token, nothing else; `opens_thought`: the prompt ends inside the thought;
     `thought_key`: the key of a message under which the template takes a thought to keep or drop, None where it knows content
-    alone; `qkv_bias`, `qk_norm`: the attention has biases, and norms the queries and keys of each head; `choose`: an example,
-    for errors. Of the published weights: `what` they are, in the words of a card; `licence` as the Hub spells it, `licences` in
-    sentences, the first of them with the name of the model in place of `{}`.
+    alone; `qkv_bias`, `qk_norm`, `nope`: the attention has biases, norms the queries and keys of each head, has layers without
+    position embedding; `choose`: an example, for errors. Of the published weights: `what` they are, in the words of a card;
+    `licence` as the Hub spells it, `licences` in sentences, the first of them with the name of the model in place of `{}`.
 
     In GGUF: `pre_tokenizer` is llama.cpp's name for the way in which `splits` cut text; `normal_forms`, one of which the
     tokenizer brings text into, and llama.cpp does not; `add_bos`: the runtime puts BOS in
@@ -72,6 +76,7 @@ class Family:
     thought_key: str | None
     qkv_bias: bool
     qk_norm: bool
+    nope: bool
     splits: tuple[str, ...]
     normal_forms: tuple[str | None, ...]
     pre_tokenizer: str
@@ -86,6 +91,11 @@ class Family:
     def before_thought(self) -> str:
         """What stands between a prompt and a given thought that the reply is to continue from."""
         return "" if self.opens_thought else f"{OPEN}\n"
+
+    @property
+    def fast(self) -> bool:
+        """Whether `train.fast` knows its blocks."""
+        return not (self.qk_norm or self.nope)
 
     def has(self, tokenizer: Mapping[str, Any]) -> bool:
         """Whether the contents of a tokenizer.json are this family's: byte pairs, splits, normal form, special tokens."""
@@ -193,8 +203,41 @@ _QWEN3 = (
 )
 
 
+# What SmolLM3's template in llama.cpp's models/templates says of system, user and assistant messages, without the rest: the
+# published one adds the line "Today Date: ...". `{0}` and `{1}` stand around a reply
+_SMOLLM3 = (
+    "{{%- set ns = namespace(system='', mode='/think') -%}}"
+    "{{%- if enable_thinking is defined and not enable_thinking -%}}{{%- set ns.mode = '/no_think' -%}}{{%- endif -%}}"
+    "{{%- if messages[0]['role'] == 'system' -%}}{{%- set ns.system = messages[0]['content'] -%}}"
+    "{{%- if '/no_think' in ns.system -%}}{{%- set ns.mode = '/no_think' -%}}"
+    "{{%- elif '/think' in ns.system -%}}{{%- set ns.mode = '/think' -%}}{{%- endif -%}}{{%- endif -%}}"
+    "{{%- set ns.system = ns.system.replace('/no_think', '').replace('/think', '').rstrip() -%}}"
+    "{{{{- '<|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nReasoning Mode: ' + ns.mode"
+    " + '\n\n## Custom Instructions\n\n' -}}}}"
+    "{{{{- (ns.system or 'You are a helpful AI assistant named SmolLM, trained by Hugging Face.') + '\n\n<|im_end|>\n' -}}}}"
+    "{{%- set empty = '' if ns.mode == '/think' else '<think>\n\n</think>\n' -%}}"
+    "{{%- for message in messages -%}}"
+    "{{%- if message['role'] == 'assistant' -%}}"
+    "{{{{- '<|im_start|>assistant\n' + empty -}}}}{0}{{{{- message['content'].lstrip('\n') + '<|im_end|>' -}}}}{1}"
+    "{{{{- '\n' -}}}}"
+    "{{%- elif message['role'] == 'user' -%}}"
+    "{{{{- '<|im_start|>user\n' + message['content'] + '<|im_end|>\n' -}}}}{{%- endif -%}}"
+    "{{%- endfor -%}}"
+    "{{%- if add_generation_prompt -%}}{{{{- '<|im_start|>assistant\n' + empty -}}}}{{%- endif -%}}"
+)
+
+
 def _llama_header(config: PreTrainedConfig) -> dict[str, int]:
     return {"vocab_size": config.vocab_size, "rope.dimension_count": config.head_dim}
+
+
+def _smollm3_header(config: PreTrainedConfig) -> dict[str, int]:
+    """As Llama's. Raises PushbackError unless every fourth layer alone rotates nothing, which is all that llama.cpp knows."""
+    known = [int((at + 1) % 4 != 0) for at in range(config.num_hidden_layers)]
+    if list(config.no_rope_layers)[: len(known)] != known:
+        raise PushbackError(f"config.json says no_rope_layers {list(config.no_rope_layers)}; llama.cpp leaves every fourth "
+                            "layer of a SmolLM3 without rotation, and no other. This model cannot become a GGUF.")  # fmt: skip
+    return {"vocab_size": config.vocab_size, "rope.dimension_count": config.hidden_size // config.num_attention_heads}
 
 
 def _qwen3_header(config: PreTrainedConfig) -> dict[str, int]:
@@ -208,7 +251,7 @@ R1_DISTILL = Family(
     tokens=(BOS, USER, ASSISTANT, EOS), bos=BOS, eos=EOS, stops=(BOS, EOS, USER, ASSISTANT),
     chat_template=partial(_of_trl, "deepseek_r1_distill"),
     training_template=partial(_of_trl, "deepseek_r1_distill_training"),
-    opens_thought=True, thought_key=None, qkv_bias=True, qk_norm=False,
+    opens_thought=True, thought_key=None, qkv_bias=True, qk_norm=False, nope=False,
     splits=(QWEN2_SPLIT,), normal_forms=(None, "NFC"), pre_tokenizer="deepseek-r1-qwen",
     add_bos=True, gguf_template=_R1_GGUF_TEMPLATE,
     plain=(("use_sliding_window", "sliding window", False), ("hidden_act", "activation", "silu")),
@@ -219,7 +262,7 @@ CHATML_LLAMA = Family(
     licences=(f"{{}}, by Hugging Face: {APACHE}",), model_type="llama", architecture="LlamaForCausalLM",
     tokens=(IM_START, IM_END), bos=IM_START, eos=IM_END, stops=(IM_END,),
     chat_template=lambda: _CHATML, training_template=lambda: _CHATML_TRAINING,
-    opens_thought=False, thought_key=None, qkv_bias=False, qk_norm=False,
+    opens_thought=False, thought_key=None, qkv_bias=False, qk_norm=False, nope=False,
     splits=(DIGITS, GPT2_SPLIT), normal_forms=(None,), pre_tokenizer="smollm", add_bos=False, gguf_template=_CHATML,
     plain=(("attention_bias", "attention bias", False), ("mlp_bias", "MLP bias", False),
            ("hidden_act", "activation", "silu")),
@@ -231,13 +274,27 @@ QWEN3 = Family(
     tokens=(END_OF_TEXT, IM_START, IM_END, "<think>", "</think>"), bos=END_OF_TEXT, eos=IM_END, stops=(IM_END, END_OF_TEXT),
     chat_template=partial(_of_trl, "qwen3"),
     training_template=lambda: _QWEN3.format("{%- generation -%}", "{%- endgeneration -%}"),
-    opens_thought=False, thought_key="reasoning_content", qkv_bias=False, qk_norm=True,
+    opens_thought=False, thought_key="reasoning_content", qkv_bias=False, qk_norm=True, nope=False,
     splits=(QWEN2_SPLIT,), normal_forms=("NFC",), pre_tokenizer="qwen2", add_bos=False, gguf_template=_QWEN3.format("", ""),
     plain=(("use_sliding_window", "sliding window", False), ("attention_bias", "attention bias", False),
            ("hidden_act", "activation", "silu")),
     header=_qwen3_header, rotated=(), go_template="",
 )  # fmt: skip
-FAMILIES = (R1_DISTILL, CHATML_LLAMA, QWEN3)
+SMOLLM3 = Family(
+    name="smollm3", choose="SmolLM3", what="SmolLM3", licence="apache-2.0",
+    licences=(f"{{}}, by Hugging Face: {APACHE}",), model_type="smollm3", architecture="SmolLM3ForCausalLM",
+    tokens=(BEGIN_OF_TEXT, IM_START, IM_END, "<think>", "</think>"), bos=BEGIN_OF_TEXT, eos=IM_END, stops=(IM_END,),
+    chat_template=lambda: _SMOLLM3.format("", ""),
+    training_template=lambda: _SMOLLM3.format("{%- generation -%}", "{%- endgeneration -%}"),
+    opens_thought=False, thought_key=None, qkv_bias=False, qk_norm=False, nope=True,
+    # "smaug-bpe", as llama.cpp's own converter calls it: ggml-org/llama.cpp#14581
+    splits=(LLAMA3_SPLIT,), normal_forms=(None,), pre_tokenizer="smaug-bpe", add_bos=False,
+    gguf_template=_SMOLLM3.format("", ""),
+    plain=(("use_sliding_window", "sliding window", False), ("attention_bias", "attention bias", False),
+           ("mlp_bias", "MLP bias", False), ("hidden_act", "activation", "silu")),
+    header=_smollm3_header, rotated=("q_proj", "k_proj"), go_template="",
+)  # fmt: skip
+FAMILIES = (R1_DISTILL, CHATML_LLAMA, QWEN3, SMOLLM3)
 _BY_TYPE = {family.model_type: family for family in FAMILIES}
 
 

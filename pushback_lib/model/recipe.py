@@ -190,7 +190,9 @@ SOURCE = "https://huggingface.co/{base}/blob/main/config.json"
 
 # What the config.json of a family's published models have in common. Read again in public files that quote them, for the
 # distills: ollama/ollama#9245 (14B), likelovewant/ollama-for-amd#54 (7B), both the header that llama.cpp writes from
-# config.json; for Qwen3: rasbt/LLMs-from-scratch, ch05/11_qwen3 (all four), which loads the published weights into them.
+# config.json; for Qwen3: rasbt/LLMs-from-scratch, ch05/11_qwen3 (all four), which loads the published weights into them. Their
+# totals of parameters: keras-team/keras-hub's presets (1.7B); the Hub's `safetensors.total`, as other projects quote it (0.6B,
+# 4B, 8B).
 _ALL = {
     "hidden_act": "silu", "attention_dropout": 0.0, "initializer_range": 0.02, "bos_token_id": 151643, "sliding_window": None,
     "use_sliding_window": False, "use_cache": True,
@@ -232,7 +234,7 @@ def as_config(values: dict[str, Any], source: str) -> PreTrainedConfig:
         raise PushbackError(f"{source} does not say {', '.join(missing)}. Get the model's own config.json again.")
     from transformers import CONFIG_MAPPING
 
-    return CONFIG_MAPPING[values["model_type"]].from_dict({"tie_word_embeddings": False, **values})
+    return CONFIG_MAPPING[values["model_type"]].from_dict(values)
 
 
 def config_for(recipe: Recipe) -> PreTrainedConfig:

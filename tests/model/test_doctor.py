@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from chatml_twin import qwen3_twin, twin
+from chatml_twin import qwen3_twin, smollm3_twin, twin
 
 from pushback_lib.core.common import PushbackError
 from pushback_lib.language.corpus import friction_records
@@ -22,7 +22,7 @@ from pushback_lib.model.doctor import (
     examine_model,
     examine_templates,
 )
-from pushback_lib.model.family import CHATML_LLAMA, FAMILIES, QWEN3, R1_DISTILL
+from pushback_lib.model.family import CHATML_LLAMA, FAMILIES, QWEN3, R1_DISTILL, SMOLLM3
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.train import run
 
@@ -43,14 +43,14 @@ def spoiling(findings):
     return {(one.what, one.spoils) for one in findings if one.spoils}
 
 
-@pytest.fixture(scope="module", params=["tiny", "chatml-llama", "qwen3"])
+@pytest.fixture(scope="module", params=["tiny", "chatml-llama", "qwen3", "smollm3"])
 def model(request, tmp_path_factory):
-    make = {"chatml-llama": twin, "qwen3": qwen3_twin}.get(request.param)
+    make = {"chatml-llama": twin, "qwen3": qwen3_twin, "smollm3": smollm3_twin}.get(request.param)
     if not make:
         return TINY
     recipe = make(tmp_path_factory.mktemp(request.param) / "twin")
     path = Path(recipe.base) / "tokenizer_config.json"
-    family = {"chatml-llama": CHATML_LLAMA, "qwen3": QWEN3}[request.param]
+    family = {"chatml-llama": CHATML_LLAMA, "qwen3": QWEN3, "smollm3": SMOLLM3}[request.param]
     about = {**json.loads(path.read_text(encoding="utf-8")), "chat_template": family.chat_template()}
     path.write_text(json.dumps(about), encoding="utf-8")
     return recipe
@@ -136,6 +136,18 @@ def test_another_rule_of_cutting_text_and_another_template_are_found(tmp_path):
     assert found["how text is cut"].spoils == (SHIPPING,)
     assert found["own template"].spoils == (CHAT,)
     assert "take the base's own tokenizer" in found["how text is cut"].advice
+
+
+def test_a_template_that_adds_todays_date_to_its_familys_is_told_apart_from_another(tmp_path):
+    """As SmolLM3's published one does; the kit leaves the line out."""
+    small, line = smollm3_twin(tmp_path / "twin"), "June 2025\n"
+    own = SMOLLM3.chat_template()
+    for text, spoils in ((f"{line}Today Date: ' + strftime_now('%d %B %Y') + '\n", ()), (f"{line}Be curt.\n", (CHAT,))):
+        template = own.replace(line, text)
+        (Path(small.base) / "chat_template.jinja").write_text(template, encoding="utf-8")
+        [found] = [one for one in examine_model(small).findings if one.what == "own template"]
+        assert (found.spoils, template != own) == (spoils, True)
+        assert ("adds today's date" in found.found) == (not spoils)
 
 
 def test_a_tokenizer_without_a_template_is_told_in_a_line(tmp_path):

@@ -1,30 +1,31 @@
-"""Small models with random weights and ChatML: a Llama with a tokenizer of SmolLM2's make, and a Qwen3 with one of Qwen's."""
+"""Small models with random weights and ChatML: a Llama with a tokenizer of SmolLM2's make, a Qwen3, a SmolLM3."""
 
 import dataclasses
 from pathlib import Path
 
 from pushback_lib.core.records import thought_text
 from pushback_lib.language.corpus import friction_records
-from pushback_lib.model.family import QWEN2_SPLIT
+from pushback_lib.model.family import LLAMA3_SPLIT, QWEN2_SPLIT
 from pushback_lib.model.load import save_base
 from pushback_lib.model.recipe import Recipe, recipe_for
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>")  # the first four of SmolLM2's seventeen
 QWEN3_SPECIAL = (*SPECIAL[:3], "<think>", "</think>")  # of Qwen3's added tokens, the last two not `special`
+SMOLLM3_SPECIAL = ("<|begin_of_text|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")  # of SmolLM3's 256
 SIZE = 600
 
 
 def tokenizer(special=SPECIAL, bos=SPECIAL[1]):
-    """A byte-pair tokenizer that cuts text as SmolLM2's does, or Qwen3's where `special` holds its tokens for a thought."""
+    """A byte-pair tokenizer that cuts text as SmolLM2's does, or Qwen3's or SmolLM3's where `special` are its tokens."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    qwen = "<think>" in special
-    first = pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated") if qwen else pre_tokenizers.Digits(individual_digits=True)
+    split = {QWEN3_SPECIAL: QWEN2_SPLIT, SMOLLM3_SPECIAL: LLAMA3_SPLIT}.get(special)
+    first = pre_tokenizers.Split(Regex(split), "isolated") if split else pre_tokenizers.Digits(individual_digits=True)
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([first, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not qwen)])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([first, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not split)])
     bpe.decoder = decoders.ByteLevel()
-    if qwen:
+    if special == QWEN3_SPECIAL:
         bpe.normalizer = normalizers.NFC()
     named = [AddedToken(token, special="think" not in token, normalized=False) for token in special]
     trainer = trainers.BpeTrainer(vocab_size=SIZE - 8, show_progress=False, special_tokens=named,
@@ -63,5 +64,19 @@ def qwen3_twin(folder: Path) -> Recipe:
         if name.endswith(("q_norm.weight", "k_norm.weight")):  # ones, as they are made, would hide a norm that is lost
             torch.nn.init.uniform_(values, 0.5, 1.5)
     save_base(model, tokenizer(QWEN3_SPECIAL, bos=SPECIAL[0]), folder)
+    count = sum(values.numel() for values in model.parameters())
+    return dataclasses.replace(recipe_for("tiny"), name=str(folder), base=str(folder), parameters=count)
+
+
+def smollm3_twin(folder: Path) -> Recipe:
+    """The same of SmolLM3: four layers, the last of which rotates nothing."""
+    import torch
+    from transformers import SmolLM3Config, SmolLM3ForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {**COMMON, "num_hidden_layers": 4}
+    config = SmolLM3Config(**sizes, rms_norm_eps=1e-6, rope_theta=5e6, bos_token_id=0, eos_token_id=2, pad_token_id=2)
+    model = SmolLM3ForCausalLM(config)
+    save_base(model, tokenizer(SMOLLM3_SPECIAL, bos=SMOLLM3_SPECIAL[0]), folder)
     count = sum(values.numel() for values in model.parameters())
     return dataclasses.replace(recipe_for("tiny"), name=str(folder), base=str(folder), parameters=count)
