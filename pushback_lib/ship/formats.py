@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REFERENCE = "F32"
-STRIDE = 3  # tokens from one measured position to the next
+STRIDE = 3  # tokens from one measured position to the next, or more:
+NUMBERS = 2_000_000  # log-probabilities asked of one file at most; a server sends each as text, and a large vocabulary has many
 SPEED_TOKENS, SPEED_RUNS = 128, 5
 SLOTS = 4  # replies at a time for each voice
 HEADER = ("format", "MB", "KL against F32, nats", "tokens/s", "friction", "over-friction", "baseline's friction")
@@ -144,13 +146,14 @@ def compare_formats(
 def reference(
     f32: str | Path, conversations: Sequence[Sequence[Message]], max_tokens: int, stride: int = STRIDE
 ) -> list[Position]:
-    """The F32 file's distribution at every `stride`-th token of its own greedy replies."""
+    """The F32 file's distribution at every `stride`-th token of its own greedy replies, or at fewer (`NUMBERS`)."""
     contexts: list[tuple[int, tuple[int, ...]]] = []
     with LlamaCpp(f32, exact=True) as server:
         for number, messages in enumerate(conversations):
             prompt = server.tokenise(server.render(messages))
             reply = server.complete(prompt, max_tokens).ids
             contexts += [(number, (*prompt, *reply[:at])) for at in range(0, len(reply), stride)]
+        contexts = contexts[:: max(1, ceil(len(contexts) * server.vocabulary / NUMBERS))]
         return [(at, ids, server.log_probabilities(ids).astype("float32")) for at, ids in _bar(contexts, "kl F32")]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..core.common import DATA, PushbackError
 from ..core.folders import TRAINING_FILE
 from ..data.checks import SPLITS
+from ..model import package
 from ..model.checks import ADAPTER_WEIGHTS, check_adapter, weight_files
 from ..model.recipe import Recipe
 from .card import DATA_REPO, figures_file, load_measured, write_model_card
@@ -74,6 +75,8 @@ class State:
 def repository_names(recipe: Recipe, model: str, *, data: str | None = None, base: str | None = None) -> Names:
     """The names of all repositories, by default after the model's. Raises PushbackError for one that cannot be."""
     check_name(model)
+    if recipe.base == str(package.FOLDER):
+        base = base or package.REPOSITORY
     if base and not recipe.is_local:
         raise PushbackError(f"--base {base} is for a base of your own; {recipe.name} has its own on the Hub. Drop it.")
     if recipe.is_local and recipe.name != "tiny" and not base:

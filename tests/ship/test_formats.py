@@ -7,6 +7,7 @@ from gguf_files import TINY, friction, held_out_talks
 from pushback_lib.core.common import BASELINE, DATA, FRICTION, VOICES, PushbackError
 from pushback_lib.core.stats import wilson
 from pushback_lib.measure.judge import generation
+from pushback_lib.ship import formats
 from pushback_lib.ship.formats import HEADER, Divergence, Line, Table, compare_formats, divergence, kl, reference
 from pushback_lib.ship.gguf import write_gguf
 
@@ -45,6 +46,16 @@ def test_no_format_strays_far_from_f32(against, kind):
 def test_the_baseline_is_not_within_the_bounds(tmp_path, against):
     found = divergence(write_gguf(TINY.base, tmp_path / "base.gguf", "F32"), against)
     assert found.mean > 100 * BOUNDS["Q4_K_M"], str(found)
+
+
+def test_of_a_large_vocabulary_fewer_positions_are_read(monkeypatch):
+    talks = held_out_talks(seed=3)[:1]
+    found = reference(friction("F32"), talks, TINY.max_new_tokens)
+    numbers = len(found) * len(found[0][2])
+    monkeypatch.setattr(formats, "NUMBERS", numbers // 3)
+    fewer = [(at, ids) for at, ids, _ in reference(friction("F32"), talks, TINY.max_new_tokens)]
+    assert fewer == [(at, ids) for at, ids, _ in found[:: -(-numbers // (numbers // 3))]]
+    assert 1 < len(fewer) < len(found) / 2
 
 
 def a_table():

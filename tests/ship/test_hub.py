@@ -17,7 +17,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from pushback_lib.cli import main
 from pushback_lib.core.common import DATA, PushbackError
 from pushback_lib.model.load import load_tokenizer
-from pushback_lib.ship.hub import Names, explained, is_same, ollama_files, plan
+from pushback_lib.model.recipe import recipe_for
+from pushback_lib.ship.hub import Names, explained, is_same, ollama_files, plan, repository_names
 from pushback_lib.ship.ollama import Modelfile
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
@@ -57,6 +58,12 @@ def test_a_dry_run_shows_every_file_its_size_and_its_place_without_token_or_netw
     assert f"{total:,} bytes" in found["out"].splitlines()[-1]
     assert found["out"].count("(private)") == 3
     assert "(public)" not in found["out"]
+
+
+def test_the_base_of_english_is_called_what_it_is_on_the_hub():
+    """Its folder is unpacked from a package, and not to be published again."""
+    assert repository_names(recipe_for("english"), "ada/english").base == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert repository_names(recipe_for("english"), "ada/english", base="ada/own").base == "ada/own"
 
 
 @pytest.mark.parametrize(
