@@ -123,7 +123,8 @@ def test_the_hash_knows_what_a_prompt_has_more(more):
 
 def test_every_prompt_has_two_answers_of_which_only_the_right_one_has_the_content():
     for prompt in load_prompts():
-        assert prompt.right and prompt.eager and prompt.right != prompt.eager, prompt.id
+        assert prompt.right, prompt.id
+        assert prompt.eager not in ("", prompt.right), prompt.id
         content = [all(must.lower() in answer.lower() for must in prompt.must)
                    and not any(bad.lower() in answer.lower() for bad in prompt.must_not)
                    for answer in (prompt.right, prompt.eager)]  # fmt: skip
@@ -147,7 +148,8 @@ def test_neither_length_nor_a_question_mark_tells_the_halves_of_a_pair_apart():
     apart = [len(push.user_input.split()) - len(twin.user_input.split()) for push, twin in pairs]
     assert abs(sum(apart) / len(apart)) < 0.5
     marks = [("?" in push.user_input) - ("?" in twin.user_input) for push, twin in pairs]
-    assert abs(sum(marks)) <= 3 and sum(map(abs, marks)) <= 9, sum(map(abs, marks))
+    assert abs(sum(marks)) <= 3
+    assert sum(map(abs, marks)) <= 9
 
 
 def test_a_probe_of_version_1s_requests_is_near_chance_within_the_pairs():
@@ -156,7 +158,8 @@ def test_a_probe_of_version_1s_requests_is_near_chance_within_the_pairs():
     probe = fit_probe([row["user_input"] for row in old],
                       ["plain" if row["behaviour"] == "comply" else "friction" for row in old])  # fmt: skip
     told = probe.within_pairs([(push.asked, twin.asked) for push, twin in pairs_of(load_prompts())], "friction")
-    assert told.n >= 300 and told.share <= 0.57, told
+    assert told.n >= 300
+    assert told.share <= 0.57, told
 
 
 def test_records_become_prompts_with_an_answer_of_another_behaviour_of_their_scenario():
