@@ -243,7 +243,7 @@ def repeated_thoughts(records: Sequence[Record]) -> Finding:
 SIZE = (2_000, 3_000)  # records: small enough to be read, enough for one or two epochs of QLoRA
 SCENARIOS = 700
 PLAIN = (0.35, 0.50)  # with fewer the model objects to everything; with more it hardly ever pushes back
-SUBSET = (0.15, 0.40)  # of each friction subset
+SUBSET = (0.10, 0.40)  # of each friction subset
 DOMAIN = (0.03, 0.12)  # of each domain
 HELD_OUT = (0.08, 0.12)  # validation and test
 

@@ -14,14 +14,14 @@ from ..core.records import PERSONA_NAMES, Record
 from ..core.stats import wilson
 from .finding import ALIKE, Finding, Splits, flat, jaccard, percent, shingles, unique
 from .probe import fit_probe, held_out_shares
+from .text_rules import words
 
 HELD_OUT = DATA / "eval"  # files of prompts; no situation of theirs may train
-# Shares at most, but for the last three. The critic's figures on version 1: 83, 87, 69 %, 32, 23 %; no pair
+# Shares at most, but for the last three. A critic's figures on version 1: 83, 87, 69 %, 32, 23 %; no pair
 BEHAVIOUR, KIND, WITHIN, FIRST = 0.65, 0.70, 0.57, 0.45
-APART = 0.30  # from the behaviour that shows a mark most often to the one that shows it least
 QUIPS, PRONOUNS = 0.10, 0.02
 QUIP_WORDS = 8
-PAIRS, DEBATES, TURNS = 300, 0.80, 0.08
+PAIRS, DEBATES, TURNS = 300, 0.90, 0.08
 SCARY = re.compile(
     r"\b(?:kill|murder|shoot|stab|strangl|poison|bomb|explo|weapon|guns?\b|knife|knives|attack|hack|steal|stole|drug|overdos|"
     r"suicid|die\b|dead|death|hurt|hate|beat|burn|blow up|spy|stalk|fak|forg|fraud|cheat|destroy|crash|crack|break in)",
@@ -32,6 +32,10 @@ _REFERS = re.compile(
     r"^(?:But|Yet|Still|Even so|True|Granted|That|This|Then|Nor|Not if|Only if|Against that|For that|Which)\b|"
     r"\b(?:" + "|".join(PERSONA_NAMES) + r")\b|\bthat (?:holds|argument|objection|hope|worry|fear|reading|care|point|doubt)\b"
 )
+_COMMON = {word[:6] for word in (
+    "about after again against always another because before being could every first might never other should since still "
+    "their there these thing things think those under until where which while without would"
+).split()}  # fmt: skip
 _PRONOUN = re.compile(r"\b(?:he|she|him|his|her|hers|himself|herself)\b", re.IGNORECASE)
 _PERSON = re.compile(
     r"\b(?:he|she|him|his|hers?|man|men|wom[ae]n|boys?|girls?|guys?|lady|ladies|gentleman|mum|mom|mother|ma|dad|father|pa|papa|"
@@ -134,12 +138,13 @@ def _within_pairs(records: Sequence[Record], friction) -> Finding:
 
 # The look of requests and answers
 
-LOOKS: dict[str, Callable[[Record], bool]] = {
-    "question marks": lambda record: "?" in record.user_input,
-    "short requests": lambda record: len(record.user_input.split()) <= 12,
-    "long requests": lambda record: len(record.user_input.split()) > 25,
-    "scary words": lambda record: bool(SCARY.search(record.user_input)),
-    "lists in answers": lambda record: bool(_LIST.search(record.answer)),
+# Each mark, and how far apart its shares may be in the behaviours that show it most and least: a doubt is mostly a question
+LOOKS: dict[str, tuple[Callable[[Record], bool], float]] = {
+    "question marks": (lambda record: "?" in record.user_input, 0.50),
+    "short requests": (lambda record: len(record.user_input.split()) <= 12, 0.50),
+    "long requests": (lambda record: len(record.user_input.split()) > 25, 0.50),
+    "scary words": (lambda record: bool(SCARY.search(record.user_input)), 0.25),
+    "lists in answers": (lambda record: bool(_LIST.search(record.answer)), 0.25),
 }
 
 
@@ -148,10 +153,12 @@ def look_checks(records: Sequence[Record]) -> list[Finding]:
     behaviours = sorted({record.behaviour for record in records})
     if len(behaviours) < 2:
         return []
-    return [_look(name, has, records, behaviours) for name, has in LOOKS.items()]
+    return [_look(name, *how, records, behaviours) for name, how in LOOKS.items()]
 
 
-def _look(name: str, has: Callable[[Record], bool], records: Sequence[Record], behaviours: Sequence[str]) -> Finding:
+def _look(
+    name: str, has: Callable[[Record], bool], limit: float, records: Sequence[Record], behaviours: Sequence[str]
+) -> Finding:
     found = {one: [record for record in records if record.behaviour == one] for one in behaviours}
     shares = {one: statistics.mean(map(has, members)) for one, members in found.items()}
     most, least = max(shares, key=shares.get), min(shares, key=shares.get)
@@ -161,28 +168,47 @@ def _look(name: str, has: Callable[[Record], bool], records: Sequence[Record], b
     )
     said = ", ".join(f"{one} {100 * share:.0f} %" for one, share in sorted(shares.items(), key=lambda pair: -pair[1]))
     detail = f"percentage points between {most} and {least} ({said}): the form alone would tell them apart"
-    return Finding(name, apart, int(100 * APART), ids if apart > 100 * APART else (), detail)
+    return Finding(name, apart, int(100 * limit), ids if apart > 100 * limit else (), detail)
 
 
 # The debate, and the words of thoughts and answers
 
 
 def debates(records: Sequence[Record]) -> Finding:
-    """Records in which no thought takes up another one."""
+    """Records in which no thought takes up another one.
+
+    Seen is only what shows in words: a persona's name, a turn such as "But" or "That holds", or a content word of an earlier
+    thought that the request has not. What is meant, a reader must judge.
+    """
     several = [record for record in records if len(record.thoughts) > 1]
-    alone = tuple(record.id for record in several if not any(_REFERS.search(one.thought) for one in record.thoughts[1:]))
+    alone = tuple(record.id for record in several if not _takes_up(record))
     detail = f"records whose personas speak past each other, of {len(several):,}; a model would learn to repeat one verdict"
     return Finding("no debate", len(alone), int((1 - DEBATES) * len(several)), alone, detail)
 
 
+def _takes_up(record: Record) -> bool:
+    asked_about, heard = _stems(asked(record)), set()
+    for thought in record.thoughts:
+        own = _stems(thought.thought)
+        if heard and (_REFERS.search(thought.thought) or own & heard - asked_about):
+            return True
+        heard |= own
+    return False
+
+
+def _stems(text: str) -> set[str]:
+    """The beginnings of the longer words, but for those that any text has."""
+    return {word[:6] for word in words(text) if len(word) > 4} - _COMMON
+
+
 def thinking(records: Sequence[Record]) -> Finding:
     """Levels at which plain requests get less than half of the thinking, in words."""
-    words: dict[str, dict[bool, list[tuple[int, str]]]] = defaultdict(lambda: defaultdict(list))
+    counts: dict[str, dict[bool, list[tuple[int, str]]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         count = sum(len(thought.thought.split()) for thought in record.thoughts)
-        words[record.level or "without a level"][record.subset == "plain"].append((count, record.id))
+        counts[record.level or "without a level"][record.subset == "plain"].append((count, record.id))
     said, ids, wrong = [], [], 0
-    for level, found in sorted(words.items()):
+    for level, found in sorted(counts.items()):
         if found[True] and found[False]:
             plain, friction = (statistics.median(count for count, _ in found[kind]) for kind in (True, False))
             said.append(f"{level} {plain:.0f} words against {friction:.0f}")
