@@ -18,7 +18,6 @@ from .checks import check_splits, load_splits
 from .finding import Finding, Splits, flat
 
 HERE = Path(__file__).parent
-V1_REQUESTS = "v1-requests.jsonl"  # beside the kit's own set: what its first version asked
 PARTS = ("request", "debate", "answer", "whole example")
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))  # the Hub's words
 SOURCES = {
@@ -109,17 +108,16 @@ def write_card(folder: str | os.PathLike[str], tokenizer: str | None = None) -> 
         raise PushbackError(f"{folder} holds {foreign:,} records of others, which the card would call synthetic and license as "
                             "Apache-2.0. Write README.md yourself, with where they come from.")  # fmt: skip
     with replacing(folder / "README.md") as part:
-        old = (folder / V1_REQUESTS).is_file()
-        part.write_text(card(splits, check_splits(splits), tokenizer, history=old), encoding="utf-8")
+        part.write_text(card(splits, check_splits(splits), tokenizer), encoding="utf-8")
     return folder / "README.md"
 
 
-def card(splits: Splits, findings: Sequence[Finding], tokenizer: str | None = None, *, history: bool = False) -> str:
-    """The card's Markdown (front matter: https://huggingface.co/docs/hub/datasets-cards); `history`: what version 1 taught."""
+def card(splits: Splits, findings: Sequence[Finding], tokenizer: str | None = None) -> str:
+    """The card's Markdown (its front matter: https://huggingface.co/docs/hub/datasets-cards)."""
     found = figures(splits, tokenizer)
     size = next((name for bound, name in SIZES if found.records < bound), "n>1M")
     sources = [(name, how) for name, how in SOURCES.items() if name in found.sources or name != "language"]
-    return fill_template(HERE / "card.md", figures=found, findings=findings, size=size, personas=PERSONAS, history=history,
+    return fill_template(HERE / "card.md", figures=found, findings=findings, size=size, personas=PERSONAS,
                          sources=sources, subsets=SUBSET_OF, repository=repository())  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from ..core.stats import Rate, wilson
 if TYPE_CHECKING:
     import numpy as np
 
-FOLDS, SEED = 5, 0
+FOLDS, SEED = 3, 0
 LENGTHS = (4, 8, 12, 17, 25, 40, 60, 100)  # words; a text's length is one more word for the probe
 _TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]|\n")
 
@@ -71,7 +71,7 @@ def fit_probe(texts: Sequence[str], labels: Sequence[str]) -> Probe:
 
 
 def held_out_shares(texts: Sequence[str], labels: Sequence[str], groups: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Labels and probabilities (texts, labels), each text's from a probe that saw no text of its group (five folds)."""
+    """Labels and probabilities (texts, labels), each text's from a probe that saw no text of its group (three folds)."""
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
     folds = StratifiedGroupKFold(min(FOLDS, len(set(groups))), shuffle=True, random_state=SEED)
@@ -84,8 +84,8 @@ def _pipeline() -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import FeatureUnion, make_pipeline
 
-    words = TfidfVectorizer(analyzer=_words, sublinear_tf=True, min_df=2, max_features=20_000)
-    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, min_df=3, max_features=20_000)
+    words = TfidfVectorizer(analyzer=_words, sublinear_tf=True, min_df=2, max_features=10_000)
+    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, min_df=3, max_features=6_000)
     features = FeatureUnion([("words", words), ("letters", letters)])
     return make_pipeline(features, LogisticRegression(C=10, max_iter=500, class_weight="balanced"))
 

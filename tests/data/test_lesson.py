@@ -174,7 +174,11 @@ def test_a_probe_needs_two_labels():
         fit_probe(["a", "b", "c"], ["x", "x", "x"])
 
 
-RED = set()  # until the data set teaches the line: what is red on it, by name, strictly
+RED = {  # until the data set teaches the line: what is red on it, by name, strictly
+    "plain share", "request gives the behaviour away", "request gives friction away", "look within pairs",
+    "first thought gives the behaviour away", "question marks", "short requests", "long requests", "scary words",
+    "lists in answers", "no debate", "thinking on plain requests", "quips at the end", "he or she", "turns", "levels",
+}  # fmt: skip
 
 
 def test_of_the_shipped_set_exactly_the_named_checks_are_red(capsys):
