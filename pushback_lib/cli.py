@@ -21,7 +21,7 @@ from .chat.terminal import talk
 from .core.common import BASELINE, DATA, FRICTION, OLLAMA_URL, PushbackError, __version__
 from .core.files import replacing
 from .core.folders import alone, check_folder, claim_folder
-from .core.records import save_records
+from .core.records import LEVELS, of_levels, save_records
 from .data.card import write_card as write_data_card
 from .data.card import write_report as write_data_report
 from .data.checks import check_splits, load_splits
@@ -273,6 +273,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     add("--data", help="records to train on (JSON Lines), or a folder with train.jsonl; default: what the size calls for")
     add("--validation", help="records for early stopping; default: validation.jsonl of --data, else what the size calls for")
     add("--drop-long", action="store_true", help="leave out records longer than --max-length; default: they are an error")
+    add("--levels", type=_parts, default=[], metavar="A,B", help=f"only records of these levels ({', '.join(LEVELS)})")
     add("--out", type=Path, required=True, help="folder for the adapter")
     add("--resume", action="store_true", help="start from the last checkpoint of this run, if there is one")
     add("--log", choices=LOGS, help="also log there, on this machine; default: nothing is logged")
@@ -282,6 +283,10 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     add("--micro-batch", type=_positive, help="examples in memory at a time, of one process; default: the recipe's")
     add("--learning-rate", type=float, help="default: the recipe's")
     add("--patience", type=int, help="checks of the validation loss without gain before training stops; 0: no checks")
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -301,8 +306,9 @@ def run_train(args: argparse.Namespace) -> int:
             f"An unfinished run towards {args.out} is in {found.parent}, at step {found.name.split('-')[1]}. Add --resume "
             "to continue it, or delete that folder to start again."
         )
-    records = training_records(recipe, args.data)
+    records = of_levels(training_records(recipe, args.data), args.levels)
     validation = validation_records(recipe, records, looks_at)
+    validation = of_levels(validation, args.levels) if validation else []
     training = train_adapter(
         recipe, records, args.out, validation=validation, resume=args.resume, log=args.log, drop_long=args.drop_long
     )
@@ -419,7 +425,8 @@ def _asking_options(add: Any) -> None:
     add("--friction", metavar="NAME", help="name of the friction model on the server")
     add("--system", help="system prompt of both voices on the server; default: the kit's")
     add("--prompts", help=f"file of prompts or of records, or {BUNDLED!r}; default: {BUNDLED} for the tiny model, else "
-                          "data/eval/prompts.jsonl")  # fmt: skip
+                          "data/eval/prompts.jsonl; `v1`: those of version 1")  # fmt: skip
+    add("--levels", type=_parts, default=[], metavar="A,B", help=f"only prompts of these levels ({', '.join(LEVELS)})")
     add("--split", choices=("all", "validation", "test"), default="all", help="part of the prompts; default: all")
     add("-n", type=_positive, help="prompts of each kind; default: all")
 
@@ -460,7 +467,7 @@ def _prompts(args: argparse.Namespace, language: str = "") -> list[Prompt]:
     language = language or (recipe_for(args.model).language if args.backend == "local" else "english")
     name = args.prompts or (BUNDLED if language == "bundled" else str(PROMPTS))
     prompts = bundled_prompts() if name == BUNDLED else load_prompts(name)
-    chosen = [prompt for prompt in prompts if args.split in ("all", prompt.split)]
+    chosen = [prompt for prompt in of_levels(prompts, args.levels) if args.split in ("all", prompt.split)]
     if not chosen:
         raise PushbackError(f"{name} holds no prompts of the split {args.split!r}. Choose another --split.")
     return short_prompts(chosen, args.n) if args.n else chosen

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from .core.files import first_rule
 from .core.records import UNLABELLED, Record
 from .core.stats import wilson
+from .data.probe import Probe
 from .data.text_rules import words
 from .measure.judge import classify
 from .model.voices import Speaker
@@ -105,6 +106,31 @@ def _thin(record: Record) -> str:
         if len(set(_words(text))) < least:
             return f"Too short: {where} is {text!r}. Write a sentence there, with at least {least} different words."
     return ""
+
+
+FOOLS = 2  # requests of each sort
+FEW, MANY = 4, 60  # words of a request
+
+
+def check_fooled(probe: Probe, pushes: Sequence[str], helps: Sequence[str]) -> Verdict:
+    """Notebook 02: requests that deserve friction and look plain to the probe, and plain ones that look like friction to it."""
+    texts = [*pushes, *helps]
+    if len(pushes) < FOOLS or len(helps) < FOOLS or len(set(texts)) < len(texts):
+        return Verdict(False, f"Write {FOOLS} different requests of each sort.")
+    for text in texts:
+        if not FEW <= len(_words(text)) <= MANY:
+            return Verdict(False, f"{text!r} is no request of {FEW} to {MANY} words.")
+    for wanted, deserves, asked in (("comply", "friction", pushes), ("friction", "plain help", helps)):
+        for text, said in zip(asked, probe.predict(asked), strict=True):
+            if said != wanted:
+                advice = (
+                    f"It deserves {deserves}, so make it look like {wanted!r}: by words, marks and length that stand for it."
+                )
+                return Verdict(False, f"The probe was right: {text!r} looks like {said!r} to it. {advice}")
+    praise = (
+        f"The probe is wrong on all {len(texts)}: it learned how requests look. Whether yours deserve what you say, it cannot"
+    )
+    return Verdict(True, f"{praise} judge: ask your neighbour.")
 
 
 def check_record(row: dict[str, Any], example: Record) -> Verdict:

@@ -117,6 +117,27 @@ def test_check_record_says_what_is_missing(change, says):
     assert verdict.ok is (not change)
 
 
+class Deaf:
+    """A probe that takes whatever asks for friction."""
+
+    def predict(self, texts):
+        return ["friction" if text.endswith("?") else "comply" for text in texts]
+
+
+ASKS, TELLS = [f"What is in the box number {n}?" for n in (1, 2)], [f"Open the box number {n} for me." for n in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("pushes", "helps", "says"),
+    [(TELLS, ASKS, "Right. The probe is wrong on all 4"), (ASKS, TELLS, "The probe was right: 'What is in the box number 1?'"),
+     (TELLS, [ASKS[0], TELLS[1] + " "], "It deserves plain help, so make it look like 'friction'"),
+     (TELLS[:1], ASKS, "Write 2 different requests"), (["...", "..."], ["...", "..."], "Write 2 different"),
+     (["...", ".. ."], ASKS, "'...' is no request of 4 to 60 words")],
+)  # fmt: skip
+def test_check_fooled_wants_requests_that_look_like_what_they_are_not(pushes, helps, says):
+    assert says in str(exercises.check_fooled(Deaf(), pushes, helps))
+
+
 @pytest.mark.parametrize("attempt", [None, 3, [], {"thoughts": None}])
 def test_check_record_answers_what_is_no_record_too(attempt):
     assert not exercises.check_record(attempt, record(1)).ok

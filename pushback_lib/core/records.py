@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -102,6 +102,16 @@ PERSONA_NAMES = tuple(persona.name for persona in PERSONAS)
 
 Subset = Literal["disagreement", "uncertainty", "reluctance", "plain"]
 Behaviour = Literal["disagree", "clarify", "doubt", "refuse", "comply"]
+LEVELS = ("easy", "normal", "hard")
+Level = Literal[("", *LEVELS)]  # type: ignore[valid-type]
+
+
+class _Levelled(Protocol):
+    @property
+    def level(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=_Levelled)
 Message = dict[str, str]
 
 SPLITS = ("train", "validation", "test")
@@ -154,10 +164,12 @@ class Provenance(_Strict):
 
 
 class Record(_Strict):
-    """One example: a request, six personas' thoughts (one to six where `subset` is `plain`), and the answer.
+    """One example: a request, its personas' thoughts, and the answer.
 
-    One that is `unlabelled` (subset and behaviour) may lack thoughts and the names of personas. `pair` is what a friction
-    record and its twin share, `level` how hard it is (`easy`); both are left out of files and checksums where they are empty.
+    `pair` is what a friction record and its twin share, `level` how hard it is; both are left out of files and checksums where
+    they are empty. All six personas think about a request that gets friction; where it is `easy`, two to six do, as on plain
+    ones (without a level, one to six). One that is `unlabelled` (subset and behaviour) may lack thoughts and the names of
+    personas.
     """
 
     id: str
@@ -171,7 +183,7 @@ class Record(_Strict):
     provenance: Provenance
     history: tuple[Turn, ...] = ()
     pair: str = ""
-    level: str = ""
+    level: Level = ""
 
     LATER: ClassVar = ("pair", "level")
 
@@ -187,9 +199,23 @@ class Record(_Strict):
         names = [thought.persona for thought in self.thoughts]
         if names != [name for name in PERSONA_NAMES if name in names]:
             raise ValueError(f"personas are missing, repeated or out of order: {names}")
-        if not names or (self.subset != "plain" and len(names) != len(PERSONA_NAMES)):
-            raise ValueError(f"{len(names)} thoughts; {self.subset} needs {'one' if self.subset == 'plain' else 'six'}")
+        least = 6 if self.subset != "plain" and self.level != "easy" else 2 if self.level else 1
+        if len(names) < least:
+            raise ValueError(f"{len(names)} thoughts; {self.level} {self.subset} needs {least} or more".replace(";  ", "; "))
         return self
+
+
+def of_levels(rows: Sequence[Row], levels: Sequence[str]) -> list[Row]:
+    """The records or prompts of these levels, or all where none is named.
+
+    Raises PushbackError for a level that does not exist, and for one of which there is none.
+    """
+    if unknown := [level for level in levels if level not in LEVELS]:
+        raise PushbackError(f"No level called {unknown[0]!r}. Choose of {', '.join(LEVELS)}, with commas between.")
+    found = [row for row in rows if row.level in levels or not levels]
+    if missing := [level for level in levels if all(row.level != level for row in found)]:
+        raise PushbackError(f"None of {len(rows)} is of level {missing[0]!r}. Leave --levels out, or give each line its level.")
+    return found
 
 
 def thought_text(record: Record) -> str:

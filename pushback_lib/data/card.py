@@ -14,7 +14,8 @@ from ..core.common import PushbackError, repository
 from ..core.files import fill_template, replacing
 from ..core.records import PERSONAS, SPLITS, SUBSET_OF, join_reply, thought_text
 from ..core.show import Picture, picture
-from .checks import Finding, Splits, check_splits, flat, load_splits
+from .checks import check_splits, load_splits
+from .finding import Finding, Splits, flat
 
 HERE = Path(__file__).parent
 PARTS = ("request", "debate", "answer", "whole example")

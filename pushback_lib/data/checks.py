@@ -7,44 +7,14 @@ import os
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..core.common import PushbackError
-from ..core.records import PERSONA_NAMES, SPLITS, UNLABELLED, Record, load_records, split_file
+from ..core.records import SPLITS, UNLABELLED, Record, load_records, split_file
+from .finding import ALIKE, SHINGLE, Finding, Splits, flat, ids_by, jaccard, percent, shingles, tokens, unique
+from .lesson import lesson_checks
 from .text_rules import control_tokens, looks_english, normal, personal_data, words
-
-Splits = dict[str, list[Record]]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check: how many things break its rule, how many may (None: told for information), which, and the figures."""
-
-    name: str
-    count: int
-    limit: int | None
-    ids: tuple[str, ...]
-    detail: str
-
-    @property
-    def ok(self) -> bool:
-        """Whether the limit holds."""
-        return self.limit is None or self.count <= self.limit
-
-    def __str__(self) -> str:
-        """One line; a second with the first ids where there are some."""
-        mark = "  ok" if self.ok else "FAIL"
-        bound = "" if self.limit is None else f" (at most {self.limit})"
-        line = f"{mark}  {self.name}: {self.count}{bound}; {self.detail}"
-        more = f" and {len(self.ids) - 6} more" if len(self.ids) > 6 else ""
-        return line + (f"\n      {', '.join(self.ids[:6])}{more}" if self.ids else "")
-
-    def to_json(self) -> dict[str, object]:
-        """The fields and `ok`."""
-        return {**asdict(self), "ok": self.ok}
 
 
 def load_splits(path: str | os.PathLike[str]) -> Splits:
@@ -64,35 +34,13 @@ def check_splits(splits: Splits) -> list[Finding]:
     """All checks. Size, balance and splits are judged only for a data set of several splits, not for a single file."""
     records = flat(splits)
     balance = balance_checks(splits) if len(splits) > 1 else []
-    return [*balance, *text_checks(records), *repeat_checks(records)]
-
-
-def flat(splits: Splits) -> list[Record]:
-    """All records, in the order of the splits."""
-    return list(chain.from_iterable(splits.values()))
-
-
-def percent(part: int, total: int) -> str:
-    """`12.5 % (2 of 16)`."""
-    return f"{100 * part / max(1, total):.1f} % ({part:,} of {total:,})"
-
-
-def unique(ids: Iterable[str]) -> tuple[str, ...]:
-    """Ids without repeats, in order."""
-    return tuple(dict.fromkeys(ids))
-
-
-def ids_by(keys: Iterable[tuple[Hashable, str]]) -> dict[Hashable, list[str]]:
-    """The ids of each key, of (key, id)."""
-    found = defaultdict(list)
-    for key, id in keys:
-        found[key].append(id)
-    return found
+    return [*balance, *text_checks(records), *repeat_checks(records), *lesson_checks(splits)]
 
 
 # Each text by itself
 
-ANSWER_WORDS, THOUGHT_WORDS, REQUEST_WORDS = (8, 300), (2, 80), (2, 250)
+SPANS = 2  # thoughts of a friction record in which resistance sits; in the others somebody argues for plain help
+ANSWER_WORDS, THOUGHT_WORDS, REQUEST_WORDS = (4, 300), (2, 80), (1, 300)
 MAX_OUTLIERS = 0.01  # share of records whose lengths may lie outside
 RIVALS, NEAR, MAX_FAR = 50, 10, 0.10  # requests compared with; rank that still counts as near; share that may be further
 _ERROR = re.compile(r"^\W*(?:error|exception|traceback)\b\W*:", re.IGNORECASE)
@@ -128,10 +76,10 @@ def labels(records: Sequence[Record]) -> list[Finding]:
 
 
 def personas(records: Sequence[Record]) -> Finding:
-    """Friction records that lack one of six thoughts or its friction span, and plain ones that have a span."""
-    spoke = [(record, tuple(thought.persona for thought in record.thoughts if thought.friction)) for record in records]
-    ids = tuple(record.id for record, names in spoke if names != (() if record.subset == "plain" else PERSONA_NAMES))
-    return Finding("personas", len(ids), 0, ids, "friction records without six thoughts and spans, or plain with a span")
+    """Friction records with fewer than two friction spans, and plain ones that have one."""
+    spans = [(record, sum(bool(thought.friction) for thought in record.thoughts)) for record in records]
+    ids = tuple(record.id for record, n in spans if (n if record.subset == "plain" else n < SPANS))
+    return Finding("personas", len(ids), 0, ids, f"friction records with fewer than {SPANS} friction spans, or plain with one")
 
 
 def lengths(records: Sequence[Record]) -> Finding:
@@ -204,7 +152,6 @@ def _cosine(one: dict[str, float], other: dict[str, float]) -> float:
 
 # Repetition
 
-SHINGLE, ALIKE = 5, 0.5  # words; Jaccard similarity above which two texts are near-duplicates
 DUPLICATES, OPENING, DISTINCT, THOUGHTS, PHRASE = 0.01, 0.02, 0.98, 0.05, 0.01  # shares; each check says of what
 OPENING_WORDS, PHRASE_WORDS, USES = 4, 6, 3
 
@@ -222,11 +169,15 @@ def repeat_checks(records: Sequence[Record]) -> list[Finding]:
 
 
 def near_duplicates(records: Sequence[Record], name: str, texts: Sequence[str]) -> Finding:
-    """Records whose text is nearly the same as another's."""
-    pairs = near_pairs(texts)
+    """Records whose text is nearly the same as another's, twins apart."""
+    pairs = [pair for pair in near_pairs(texts) if not _twins(*(records[place] for place in pair))]
     ids = unique(records[place].id for pair in pairs for place in pair)
     detail = f"records in {len(pairs)} pairs that share over half of their {SHINGLE}-word shingles"
     return Finding(name, len(ids), int(DUPLICATES * len(records)), ids, detail)
+
+
+def _twins(one: Record, other: Record) -> bool:
+    return bool(one.pair) and one.pair == other.pair
 
 
 def near_pairs(texts: Sequence[str]) -> list[tuple[int, int]]:
@@ -244,22 +195,6 @@ def near_pairs(texts: Sequence[str]) -> list[tuple[int, int]]:
         pairs += [(other, place) for other in sorted(index.query(sketch)) if jaccard(sets[other], found) > ALIKE]
         index.insert(place, sketch)
     return pairs
-
-
-def tokens(text: str) -> list[str]:
-    """Lower-cased words and numbers, "don't" being one."""
-    return re.findall(r"\w+(?:['’]\w+)*", text.lower())
-
-
-def shingles(text: str, n: int = SHINGLE) -> frozenset[tuple[str, ...]]:
-    """All runs of `n` words; of a shorter text, the one run it is."""
-    found = tokens(text)
-    return frozenset(tuple(found[at : at + n]) for at in range(max(1, len(found) - n + 1)))
-
-
-def jaccard(one: frozenset, other: frozenset) -> float:
-    """Size of the intersection over size of the union."""
-    return len(one & other) / max(1, len(one | other))
 
 
 def distinct_requests(records: Sequence[Record]) -> Finding:
@@ -307,8 +242,8 @@ def repeated_thoughts(records: Sequence[Record]) -> Finding:
 
 SIZE = (2_000, 3_000)  # records: small enough to be read, enough for one or two epochs of QLoRA
 SCENARIOS = 700
-PLAIN = (0.20, 0.30)  # with fewer the model objects to everything; with more it hardly ever pushes back
-SUBSET = (0.15, 0.40)  # of each friction subset
+PLAIN = (0.35, 0.50)  # with fewer the model objects to everything; with more it hardly ever pushes back
+SUBSET = (0.10, 0.40)  # of each friction subset
 DOMAIN = (0.03, 0.12)  # of each domain
 HELD_OUT = (0.08, 0.12)  # validation and test
 
@@ -356,16 +291,17 @@ def balance(name: str, counts: dict[str, int], shares: tuple[float, float], reco
 
 
 def scenario_leakage(splits: Splits) -> Finding:
-    """Scenarios, or requests word for word, that stand in more than one split."""
+    """Scenarios, pairs, or requests word for word, that stand in more than one split."""
     places, holders = defaultdict(set), defaultdict(list)
     for name, records in splits.items():
         for record in records:
-            for key in (("scenario", record.scenario), ("request", normal(record.user_input))):
+            whole = normal("\n".join([*(turn.content for turn in record.history), record.user_input]))
+            for key in (("scenario", record.scenario), ("request", whole), ("pair", record.pair or record.id)):
                 places[key].add(name)
                 holders[key].append(record.id)
     leaks = [key for key, names in places.items() if len(names) > 1]
     ids = unique(id for key in leaks for id in holders[key])
-    return Finding("leakage between splits", len(leaks), 0, ids, "scenarios or whole requests found in two splits")
+    return Finding("leakage between splits", len(leaks), 0, ids, "scenarios, pairs or whole requests found in two splits")
 
 
 def _outside(count: int, bounds: tuple[float, float], of: int = 1) -> int:

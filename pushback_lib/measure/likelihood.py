@@ -97,7 +97,7 @@ def check_answers(prompts: Sequence[Prompt]) -> None:
     if not any(prompt.right and prompt.eager for prompt in prompts):
         raise PushbackError(
             f"None of the {len(prompts)} prompts has a right answer and an eager one (fields `right`, `eager`). Pass --prompts "
-            "data/easy/eval.jsonl, or a file of records such as data/friction/test.jsonl."
+            "data/eval/prompts.jsonl, or a file of records such as data/friction/test.jsonl."
         )
 
 

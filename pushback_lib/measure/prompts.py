@@ -17,13 +17,14 @@ from pydantic import BaseModel, ConfigDict
 
 from ..core.common import DATA, PushbackError
 from ..core.files import empty_fields, read_jsonl, read_models
-from ..core.records import UNLABELLED, Behaviour, Message, Record, Turn, load_records, prompt_messages
+from ..core.records import UNLABELLED, Behaviour, Level, Message, Record, Turn, load_records, of_levels, prompt_messages
 from ..language.corpus import draw_requests
 from ..language.requests import FRICTION_KINDS, Request
 
 EVAL_SEED = 2026
 N_PER_KIND = 50
-PROMPTS, EASY = DATA / "eval" / "prompts.jsonl", DATA / "easy" / "eval.jsonl"
+PROMPTS = DATA / "eval" / "prompts.jsonl"
+BY_NAME = {"v1": DATA / "eval" / "v1.jsonl"}  # of the data set's first version, whose figures are to be compared
 SMALL = 500_000_000  # parameters; a model of English with fewer is asked the easy prompts
 Pairing = Literal["disagree", "clarify", "doubt", "refuse", "pressure", "plain"]
 Split = Literal["validation", "test"]
@@ -53,7 +54,7 @@ class Prompt(BaseModel):
     must: tuple[str, ...] = ()
     note: str = ""
     kind: str = ""  # the row of the table it counts in; see `kind_of`
-    level: str = ""
+    level: Level = ""
     must_not: tuple[str, ...] = ()
     also_right: tuple[Behaviour, ...] = ()
     right: str = ""
@@ -89,8 +90,9 @@ def is_friction(prompt: Prompt) -> bool:
 def load_prompts(path: str | os.PathLike[str] = PROMPTS) -> list[Prompt]:
     """Reads and checks a prompt file, or a file of records (`record_prompts`).
 
-    Raises PushbackError naming the file, the line and the broken rule.
+    `v1` names the prompts of version 1. Raises PushbackError naming the file, the line and the broken rule.
     """
+    path = BY_NAME.get(str(path), path)
     if "thoughts" in next(read_jsonl(path), (0, {}))[1]:
         return record_prompts(load_records(path), "validation" if Path(path).stem == "validation" else "test")
     prompts, seen = [], {}
@@ -206,11 +208,11 @@ class Speaks(Protocol):
 def prompts_for(model: Speaks, per_kind: int) -> list[Prompt]:
     """Held-out prompts that a model can understand, `per_kind` of each kind: of the bundled language, or of a test split.
 
-    That is the one of data/easy for a model of fewer than half a billion parameters, else the one of data/eval.
+    A model of fewer than half a billion parameters is asked the easy ones alone.
     """
     if model.language == "bundled":
         return bundled_prompts(per_kind)
-    prompts = load_prompts(EASY if model.parameters < SMALL else PROMPTS)
+    prompts = of_levels(load_prompts(), ("easy",) if model.parameters < SMALL else ())
     return short_prompts([prompt for prompt in prompts if prompt.split == "test"], per_kind)
 
 

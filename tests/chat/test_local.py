@@ -10,8 +10,8 @@ from punishing_base import punishing_base
 from pushback_lib.chat.backend import Settings
 from pushback_lib.chat.local import LocalVoices, Row, fitting, presets_for, sampling, strange_words
 from pushback_lib.core.common import VOICES
-from pushback_lib.core.records import prompt_messages
-from pushback_lib.measure.prompts import EASY, PROMPTS, bundled_prompts, held_out_requests, load_prompts
+from pushback_lib.core.records import of_levels, prompt_messages
+from pushback_lib.measure.prompts import bundled_prompts, held_out_requests, load_prompts
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.model.voices import load_voices
 from pushback_lib.train.run import training_records
@@ -19,8 +19,8 @@ from pushback_lib.train.run import training_records
 
 @pytest.mark.parametrize("name", ["tiny", "english", "1.5b"])
 def test_every_behaviour_has_prompts_that_push_and_prompts_that_do_not(name):
-    source = {"english": EASY}.get(name, PROMPTS)
-    wants = {prompt.user_input: prompt.wants for prompt in (bundled_prompts() if name == "tiny" else load_prompts(source))}
+    prompts = bundled_prompts() if name == "tiny" else of_levels(load_prompts(), ["easy"] if name == "english" else [])
+    wants = {prompt.user_input: prompt.wants for prompt in prompts}
     presets = presets_for(recipe_for(name))
     by = {preset.behaviour: [wants[p.text] for p in presets if p.behaviour == preset.behaviour] for preset in presets}
     for behaviour in ("disagree", "clarify", "doubt", "refuse"):

@@ -15,7 +15,9 @@ TURNS = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content":
 
 BROKEN = [
     ({"thoughts": [{**SIX[0], "persona": "Devil's Advocate"}, *SIX[1:]]}, "thoughts.0.persona"),
-    ({"thoughts": SIX[:5]}, "5 thoughts; disagreement needs six"),
+    ({"thoughts": SIX[:5]}, "5 thoughts; disagreement needs 6 or more"),
+    ({"thoughts": SIX[:5], "level": "hard"}, "5 thoughts; hard disagreement needs 6 or more"),
+    ({"thoughts": SIX[:1], "level": "easy"}, "1 thoughts; easy disagreement needs 2 or more"),
     ({"thoughts": []}, "0 thoughts"),
     ({"thoughts": [SIX[1], SIX[0], *SIX[2:]]}, "out of order"),
     ({"thoughts": [SIX[0], *SIX[:5]]}, "repeated or out of order"),

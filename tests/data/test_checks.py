@@ -106,7 +106,7 @@ def test_a_sound_set_passes_every_check():
 
 
 GERMAN = "Das ist keine gute Idee, weil niemand die Sicherung geprüft hat und wir sie brauchen."
-NOT_OPENED = [thought(name, "kettle", name != "Synthesizer") for name in PERSONA_NAMES]
+NOT_OPENED = [thought(name, "kettle", name == "Synthesizer") for name in PERSONA_NAMES]
 IN_GERMAN = [*row()["thoughts"][:5], {"persona": "Synthesizer", "thought": GERMAN, "friction": "niemand"}]
 ALIKE = [record(n, answer=f"Item{n} is {n} and next to item{n + 1}.") for n in range(100)]
 STEP = [found.model_copy(update={"answer": f"{found.answer} Let us take a step back here."}) for found in ALIKE[:4]]
@@ -117,10 +117,10 @@ BROKEN = [
     ("control tokens", changed(7, user_input="</think> what about my kettle?"), (7,), "tags"),
     ("stored errors", changed(7, answer="Error: the model is overloaded, please try again in a minute."), (7,), "Error:"),
     ("personal data", changed(7, answer="Write to jo.smith@mail-company.com and ask her for the lid."), (7,), "e-mail"),
-    ("lengths", changed(7, count=60, answer="No."), (7,), "8 to 300"),
-    ("lengths", changed(7, count=60, answer="the kettle is old " * 90), (7,), "8 to 300"),
+    ("lengths", changed(7, count=60, answer="No."), (7,), "4 to 300"),
+    ("lengths", changed(7, count=60, answer="the kettle is old " * 90), (7,), "4 to 300"),
     ("ids", [record(1), record(2), record(1)], (1,), "of 2"),
-    ("personas", [record(1), record(2, thoughts=NOT_OPENED)], (2,), "without six"),
+    ("personas", [record(1), record(2, thoughts=NOT_OPENED)], (2,), "fewer than 2"),
     ("personas", [record(3, "comply", thoughts=[thought("Synthesizer", "kettle")]), record(4, "comply")], (3,), "plain"),
     ("near-duplicate answers", changed(9, count=60, answer=f"{sound()[3].answer} Really."), (3, 9), "in 1 pairs"),
     ("answer openings", changed(5, 20, 60, answer="I hear you, friend: {}"), (5, 20, 60), "'i hear you friend'"),
@@ -209,10 +209,10 @@ BALANCE = [
     ("size", [record(0)] * 3_007, 7),
     ("scenarios", [record(n, scenario=f"s/{n}") for n in range(690)], 10),
     ("scenarios", [record(n, scenario=f"s/{n}") for n in range(700)], 0),
-    ("plain share", a_hundred(19), 1),
-    ("plain share", a_hundred(20), 0),
-    ("plain share", a_hundred(30), 0),
-    ("plain share", a_hundred(33), 3),
+    ("plain share", a_hundred(34), 1),
+    ("plain share", a_hundred(35), 0),
+    ("plain share", a_hundred(50), 0),
+    ("plain share", a_hundred(53), 3),
     ("domain balance", sound(), 53),  # one domain, of which 12 % are allowed
     ("domain balance", [record(n, domain=f"domain {n % 12}") for n in range(240)], 0),
 ]
@@ -237,6 +237,16 @@ def test_a_scenario_or_a_request_in_two_splits_is_found():
     assert named("leakage between splits", checks.balance_checks({"train": [one, three], "test": [two]})).ok
     finding = named("leakage between splits", checks.balance_checks({"train": [one, two], "test": [three, four]}))
     assert (finding.count, set(finding.ids)) == (2, {"t-0001", "t-0002", "t-0003", "t-0004"})
+    torn = [record(n, scenario=f"{n}", pair="p") for n in (5, 6)]
+    assert named("leakage between splits", checks.balance_checks({"train": torn[:1], "test": torn[1:]})).count == 1
+
+
+def test_twins_are_no_near_duplicates_of_each_other():
+    """They are made to be alike."""
+    alike = changed(9, count=60, answer=f"{sound()[3].answer} Really.")
+    for number in (3, 9):
+        alike[number] = alike[number].model_copy(update={"pair": "p"})
+    assert not named("near-duplicate answers", checks.check_splits({"": alike})).ids
 
 
 @pytest.mark.parametrize(("ends", "ok"), [((80, 90), True), ((95, 98), False)])
@@ -261,7 +271,9 @@ def test_check_of_a_small_file_passes_and_of_a_small_folder_names_what_is_missin
     assert main(["data", "check", str(folder)]) == 1
     said = capsys.readouterr().out
     assert "FAIL  size: 1940" in said
-    assert said.splitlines()[-1].endswith("not: size, scenarios, domain balance")
+    assert said.splitlines()[-1].endswith(
+        "not: size, scenarios, plain share, domain balance, no debate, thinking on plain requests, turns, levels"
+    )
 
 
 def test_a_record_broken_on_purpose_is_caught(tmp_path, capsys):

@@ -10,10 +10,9 @@ from pushback_lib.core.files import read_jsonl
 from pushback_lib.core.records import PERSONA_NAMES, SUBSET_OF
 from pushback_lib.data.text_rules import words
 
-EVAL = [row for _, row in read_jsonl(DATA / "easy" / "eval.jsonl")]
+EVAL = [row for _, row in read_jsonl(DATA / "eval" / "prompts.jsonl") if row["level"] == "easy"]
 TRAIN, MORE = ([row for _, row in read_jsonl(DATA / "easy" / f"{name}.jsonl")] for name in ("train", "more"))
-OTHERS = [row for name in ("eval/prompts", "friction/train", "friction/validation", "friction/test")
-          for _, row in read_jsonl(DATA / f"{name}.jsonl")]  # fmt: skip
+OTHERS = [row for name in ("train", "validation", "test") for _, row in read_jsonl(DATA / "friction" / f"{name}.jsonl")]
 
 
 def asked(row) -> list[str]:
@@ -24,10 +23,10 @@ def wants(row) -> str:
     return row.get("wants") or row["behaviour"]
 
 
-def fives(rows) -> set[tuple[str, ...]]:
-    """Every five words in a row of what is asked and said in these rows."""
-    texts = [words(text.lower()) for row in rows for text in (row["user_input"], row.get("answer", ""), row.get("right", ""))]
-    return {tuple(text[at : at + 5]) for text in texts for at in range(len(text) - 4)}
+def sixes(rows) -> set[tuple[str, ...]]:
+    """Every six words in a row of these requests."""
+    texts = [words(row["user_input"].lower()) for row in rows]
+    return {tuple(text[at : at + 6]) for text in texts for at in range(len(text) - 5)}
 
 
 @pytest.fixture(params=["eval", "train", "more"])
@@ -61,7 +60,7 @@ def test_neither_length_nor_a_question_mark_tells_the_halves_apart(rows):
 def test_nothing_of_the_evaluation_trains():
     for key in ("scenario", "user_input"):
         assert not {row[key] for row in EVAL} & {row[key] for row in [*TRAIN, *MORE, *OTHERS]}
-    assert not fives(EVAL) & fives([*TRAIN, *MORE, *OTHERS])
+    assert not sixes(EVAL) & sixes([*TRAIN, *MORE, *OTHERS])
     split_of = defaultdict(set)
     for row in EVAL:
         split_of[row["scenario"]].add(row["split"])
@@ -84,5 +83,5 @@ def test_every_prompt_has_both_replies_and_the_counts_are_those_of_the_card():
     assert all(row["right"] and row["eager"] and row["right"] != row["eager"] for row in EVAL)
     card = (DATA / "easy" / "README.md").read_text(encoding="utf-8")
     tests = sum(row["split"] == "test" for row in EVAL) // 2
-    assert f"{len(EVAL) // 2} minimal pairs ({len(EVAL)} prompts; {tests} pairs for test" in card
+    assert f"{len(EVAL) // 2} easy pairs ({tests} for test" in card
     assert f"{len(TRAIN)} records in {len(TRAIN) // 2} minimal pairs" in card

@@ -69,7 +69,7 @@ REFUSED = [
     ({"instruction": "Paint it?", "output": float("nan")}, "holds NaN"),
     ({"instruction": "Paint it?", "output": "\ud800"}, r"half of a character, '\\ud800'"),
     ({"text": "Once upon a time"}, r"of no known layout \(its fields: text\)"),
-    ({**row(), "thoughts": []}, "0 thoughts; disagreement needs six"),
+    ({**row(), "thoughts": []}, "0 thoughts; disagreement needs 6"),
     ([1], "a JSON list, not an object"),
 ]
 

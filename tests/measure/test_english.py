@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from pushback_lib.core.common import BASELINE, DATA, FRICTION
+from pushback_lib.core.common import BASELINE, FRICTION
 from pushback_lib.core.folders import TRAINING_FILE
+from pushback_lib.core.records import of_levels
 from pushback_lib.measure.figures import figures_of
 from pushback_lib.measure.prompts import load_prompts
 from pushback_lib.measure.run import evaluate
@@ -24,7 +25,7 @@ def test_it_is_small_and_its_note_names_the_recipe():
 
 @pytest.mark.slow
 def test_it_thinks_before_it_answers_and_pushes_back_where_the_base_does_not(english):
-    prompts = [prompt for prompt in load_prompts(DATA / "easy" / "eval.jsonl") if prompt.split == "test"][:48]
+    prompts = [prompt for prompt in of_levels(load_prompts(), ["easy"]) if prompt.split == "test"][:48]
     rows = evaluate(load_voices(english), prompts)
     mine = [row for row in rows if row.voice == FRICTION]
     assert sum(bool(row.thought) for row in mine) >= 0.95 * len(mine), "the prompt opens no thought: it does so itself"

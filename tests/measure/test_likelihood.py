@@ -237,6 +237,6 @@ def test_prompts_without_answers_are_an_error_before_anything_is_loaded(capsys, 
     with pytest.raises(PushbackError, match="None of the 36 prompts has a right answer and an eager one"):
         check_answers(bundled_prompts(2))
     assert main(["eval", "--likelihood", "--out", str(tmp_path / "out")]) == 2
-    assert "Pass --prompts data/easy/eval.jsonl" in capsys.readouterr().err
-    assert main(["eval", "--likelihood", "--backend", "server", "--prompts", str(DATA / "easy" / "eval.jsonl")]) == 2
+    assert "Pass --prompts data/eval/prompts.jsonl" in capsys.readouterr().err
+    assert main(["eval", "--likelihood", "--backend", "server", "--prompts", str(DATA / "eval" / "prompts.jsonl")]) == 2
     assert "which no server tells" in capsys.readouterr().err

@@ -6,7 +6,9 @@ import pytest
 from examples import row as row_of_record
 
 from pushback_lib.core.common import DATA, PushbackError
+from pushback_lib.core.files import read_jsonl
 from pushback_lib.core.records import Record, load_records, save_records
+from pushback_lib.data.probe import fit_probe
 from pushback_lib.language.requests import FRICTION_KINDS, KINDS
 from pushback_lib.measure.prompts import (
     bundled_prompts,
@@ -107,8 +109,8 @@ def test_the_bundled_prompts_are_drawn_as_when_the_shipped_model_was_trained():
     assert prompt_set_hash(bundled_prompts()) == "ac65c3922d0b5fa78f1e41929cfeb6645fabdaf41430d802e5b7fa37c2c39ca9"
 
 
-def test_the_shipped_english_prompts_hash_as_before_prompts_had_a_level_and_answers():
-    assert prompt_set_hash(load_prompts()) == "362914dbdd20f60911dd6c6c60db25d852739befef884880f3fc8e2219463e63"
+def test_version_1_hashes_as_before_prompts_had_a_level_and_answers():
+    assert prompt_set_hash(load_prompts("v1")) == "362914dbdd20f60911dd6c6c60db25d852739befef884880f3fc8e2219463e63"
 
 
 @pytest.mark.parametrize(
@@ -119,12 +121,45 @@ def test_the_hash_knows_what_a_prompt_has_more(more):
     assert prompt_set_hash([prompts[0].model_copy(update=more), *prompts[1:]]) != prompt_set_hash(prompts)
 
 
-def test_the_easy_prompts_have_two_answers_each():
-    prompts = load_prompts(DATA / "easy" / "eval.jsonl")
-    assert len(prompts) == 294
-    assert {prompt.level for prompt in prompts} == {"easy"}
-    assert all(prompt.right and prompt.eager for prompt in prompts)
-    assert {prompt.also_right for prompt in prompts} == {(), ("comply",), ("clarify",)}
+def test_every_prompt_has_two_answers_of_which_only_the_right_one_has_the_content():
+    for prompt in load_prompts():
+        assert prompt.right, prompt.id
+        assert prompt.eager not in ("", prompt.right), prompt.id
+        content = [all(must.lower() in answer.lower() for must in prompt.must)
+                   and not any(bad.lower() in answer.lower() for bad in prompt.must_not)
+                   for answer in (prompt.right, prompt.eager)]  # fmt: skip
+        assert content[0], prompt.id
+        assert not content[1] or not (prompt.must or prompt.must_not) or prompt.behaviour == "pressure", prompt.id
+
+
+def test_pressure_is_two_to_five_pushes_and_short_plain_requests_are_short():
+    prompts = load_prompts()
+    pushes = [Counter(turn.role for turn in prompt.history)["user"] for prompt in prompts
+              if prompt.behaviour == "pressure" and prompt.level != "easy"]  # fmt: skip
+    assert Counter(pushes) == {2: 12, 3: 12, 4: 12, 5: 12}  # the first request is no push, the last is `user_input`
+    short = [prompt for prompt in prompts if prompt.kind == "short plain"]
+    assert len(short) == 48
+    assert {prompt.wants for prompt in short} == {"comply"}
+    assert max(len(prompt.user_input.split()) for prompt in short) <= 12
+
+
+def test_neither_length_nor_a_question_mark_tells_the_halves_of_a_pair_apart():
+    pairs = pairs_of(load_prompts())
+    apart = [len(push.user_input.split()) - len(twin.user_input.split()) for push, twin in pairs]
+    assert abs(sum(apart) / len(apart)) < 0.5
+    marks = [("?" in push.user_input) - ("?" in twin.user_input) for push, twin in pairs]
+    assert abs(sum(marks)) <= 3
+    assert sum(map(abs, marks)) <= 9
+
+
+def test_a_probe_of_version_1s_requests_is_near_chance_within_the_pairs():
+    """The look of the old training set does not tell the halves of a pair apart."""
+    old = [row for _, row in read_jsonl(DATA / "friction" / "v1-requests.jsonl")]
+    probe = fit_probe([row["user_input"] for row in old],
+                      ["plain" if row["behaviour"] == "comply" else "friction" for row in old])  # fmt: skip
+    told = probe.within_pairs([(push.asked, twin.asked) for push, twin in pairs_of(load_prompts())], "friction")
+    assert told.n >= 300
+    assert told.share <= 0.57, told
 
 
 def test_records_become_prompts_with_an_answer_of_another_behaviour_of_their_scenario():
@@ -156,12 +191,14 @@ def test_a_short_set_keeps_pairs_whole():
     assert short_prompts(bundled_prompts(5), 2) == [p for p in bundled_prompts(5) if int(p.id[-3:]) < 2]
 
 
-@pytest.mark.parametrize(("name", "of_a_kind", "level"), [("tiny", 18, ""), ("english", 10, "easy"), ("7b", 10, "")])
-def test_a_model_is_asked_what_it_can_understand(name, of_a_kind, level):
+@pytest.mark.parametrize(
+    ("name", "of_a_kind", "levels"), [("tiny", 18, {""}), ("english", 10, {"easy"}), ("7b", 11, {"normal", "hard"})]
+)
+def test_a_model_is_asked_what_it_can_understand(name, of_a_kind, levels):
     prompts = prompts_for(recipe_for(name), 3)
     assert Counter(kind_of(prompt) for prompt in prompts) == dict.fromkeys({kind_of(p) for p in prompts}, 3)
     assert len(prompts) == 3 * of_a_kind
-    assert {prompt.level for prompt in prompts} == {level}
+    assert {prompt.level for prompt in prompts} == levels
     assert name == "tiny" or {prompt.split for prompt in prompts} == {"test"}
     pairs = pairs_of(prompts)
     assert len(pairs) == sum(prompt.wants != "comply" for prompt in prompts)
@@ -176,7 +213,10 @@ def test_half_a_pair_is_no_pair():
 
 def test_the_shipped_prompts_keep_what_the_kit_promises():
     prompts = load_prompts()
-    assert len(prompts) >= 240
-    assert {prompt.behaviour for prompt in prompts} == {"disagree", "clarify", "doubt", "refuse", "pressure"}
+    pairs = Counter((push.level == "easy", push.split) for push, _ in pairs_of(prompts))
+    assert sum(pairs.values()) >= 300
+    assert pairs[True, "test"] >= 80
+    assert pairs[True, "validation"] >= 40
+    assert {prompt.behaviour for prompt in prompts} == {"disagree", "clarify", "doubt", "refuse", "pressure", "plain"}
     assert all(prompt.history for prompt in prompts if prompt.behaviour == "pressure")
-    assert all(prompt.pair for prompt in prompts)
+    assert all(prompt.pair for prompt in prompts if prompt.kind != "short plain")

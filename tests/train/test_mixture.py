@@ -77,6 +77,6 @@ def test_of_each_behaviour_the_shortest_records_are_taken(behaviour):
 
 
 def test_no_prompt_of_an_evaluation_is_trained_on():
-    asked = {prompt.user_input for name in ("easy/eval", "eval/prompts", "friction/test", "friction/validation")
+    asked = {prompt.user_input for name in ("eval/v1", "eval/prompts", "friction/test", "friction/validation")
              for prompt in load_prompts(DATA / f"{name}.jsonl")}  # fmt: skip
     assert not asked & {record.user_input for record in mixed_records(Mixture(1600, 1, len(ALL)), 7)}
