@@ -55,13 +55,13 @@ def tokens_a_second(backend: Backend, voices: Sequence[str], prompt: str, tokens
     return sum(one.tokens for one in said) / seconds
 
 
-def speeds(backends: dict[str, Backend], tokens: int, rounds: int) -> list[dict[str, Any]]:
-    """Each way and backend in each round, in turns, so that all meet the same machine; a first round is not counted."""
-    prompt = next(iter(backends.values())).presets[0].text
+def speeds(backends: dict[str, dict[str, Backend]], tokens: int, rounds: int) -> list[dict[str, Any]]:
+    """Each way and its backends in each round, in turns, so that all meet the same machine; a first round is not counted."""
+    prompt = next(iter(backends[next(iter(WAYS))].values())).presets[0].text
     found = []
     for at in range(rounds + 1):
         for way, voices in WAYS.items():
-            for name, backend in backends.items():
+            for name, backend in backends[way].items():
                 speed = tokens_a_second(backend, voices, prompt, tokens)
                 found += [{"round": at, "way": way, "backend": name, "tokens_a_second": round(speed, 2)}] if at else []
     return found
@@ -70,10 +70,11 @@ def speeds(backends: dict[str, Backend], tokens: int, rounds: int) -> list[dict[
 def run_speed(args: argparse.Namespace) -> int:
     """Prints and keeps each round's tokens a second and the ratio of the medians."""
     recipe, load = recipe_for(args.model), os.getloadavg()
-    llama = LlamaVoices(args.gguf, args.lora)  # before the slow part: it checks the files
+    # Before the slow part, since they check the files; a voice that speaks alone has all cores, as transformers gives it
+    llama = {way: LlamaVoices(args.gguf, args.lora, threads=max(1, cores() // len(voices))) for way, voices in WAYS.items()}
     local = LocalVoices(load_voices(recipe, args.adapter, four_bit=None))
     dtype = str(next(local.speaker.model.parameters()).dtype).removeprefix("torch.")
-    rows = speeds({"transformers": local, "llama.cpp": llama}, args.tokens, args.rounds)
+    rows = speeds({way: {"transformers": local, "llama.cpp": llama[way]} for way in WAYS}, args.tokens, args.rounds)
     about = {
         "machine": machine_name(), "load_average": [round(one, 1) for one in load], "dtype": dtype,
         "gguf": quantisation_of(args.gguf), "lora": quantisation_of(args.lora), "tokens": args.tokens, "rounds": args.rounds,

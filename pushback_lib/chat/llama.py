@@ -27,9 +27,12 @@ class LlamaVoices(Backend):
 
     dial_from = "the next prompt"
 
-    def __init__(self, gguf: str | Path, lora: str | Path) -> None:
-        """Raises PushbackError, before anything is loaded, if the adapter is for another base, or a file is damaged."""
-        self.pair = Pair(gguf, lora)
+    def __init__(self, gguf: str | Path, lora: str | Path, *, threads: int | None = None) -> None:
+        """`threads` of each voice, by default half of the cores.
+
+        Raises PushbackError, before anything is loaded, if the adapter is for another base, or a file is damaged.
+        """
+        self.pair = Pair(gguf, lora, threads=threads)
         header = self.pair.header
         self.name, self.system, self.max_tokens = f"{header.base} in llama.cpp", header.system, header.max_tokens
         self.dial, self.presets = 1.0, presets_for(header)

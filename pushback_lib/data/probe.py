@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..core.common import PushbackError
@@ -72,11 +73,15 @@ def fit_probe(texts: Sequence[str], labels: Sequence[str]) -> Probe:
 
 def held_out_shares(texts: Sequence[str], labels: Sequence[str], groups: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """Labels and probabilities (texts, labels), each text's from a probe that saw no text of its group (three folds)."""
+    return tuple(sorted(set(labels))), _held_out(tuple(texts), tuple(labels), tuple(groups))
+
+
+@lru_cache(maxsize=8)  # a data set is checked again after an answer was mended, which no probe sees
+def _held_out(texts: tuple[str, ...], labels: tuple[str, ...], groups: tuple[str, ...]) -> np.ndarray:
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
     folds = StratifiedGroupKFold(min(FOLDS, len(set(groups))), shuffle=True, random_state=SEED)
-    shares = cross_val_predict(_pipeline(), list(texts), list(labels), groups=list(groups), cv=folds, method="predict_proba")
-    return tuple(sorted(set(labels))), shares
+    return cross_val_predict(_pipeline(), list(texts), list(labels), groups=list(groups), cv=folds, method="predict_proba")
 
 
 def _pipeline() -> Any:

@@ -239,12 +239,17 @@ class Pair:
     time, each with half of the cores. Both read the same pages of the same file: the weights are in memory once.
     """
 
-    def __init__(self, gguf: str | Path, lora: str | Path, *, slots: int = 1, context: int = 4096) -> None:
-        """Raises PushbackError, before anything is loaded, if the adapter is for another base, or a file is damaged."""
+    def __init__(
+        self, gguf: str | Path, lora: str | Path, *, slots: int = 1, context: int = 4096, threads: int | None = None
+    ) -> None:
+        """`threads` of each voice: half of the cores, or all (`cores()`) where only one is to speak at a time.
+
+        Raises PushbackError, before anything is loaded, if the adapter is for another base, or a file is damaged.
+        """
         found = check_pair(gguf, lora)
         self.gguf, self.lora, self.header = Path(gguf), found.path, found.header
         train = found.base.get_field(f"{found.base.get_field('general.architecture').contents()}.context_length")
-        options = {"slots": slots, "threads": max(1, cores() // 2), "context": min(context, train.contents())}
+        options = {"slots": slots, "threads": threads or max(1, cores() // 2), "context": min(context, train.contents())}
         self.servers: dict[str, LlamaCpp] = {}
         with ExitStack() as stack:
             for voice in VOICES:
