@@ -272,7 +272,7 @@ def test_check_of_a_small_file_passes_and_of_a_small_folder_names_what_is_missin
     said = capsys.readouterr().out
     assert "FAIL  size: 1940" in said
     assert said.splitlines()[-1].endswith(
-        "not: size, scenarios, plain share, domain balance, no debate, thinking on plain requests, turns, levels"
+        "not: size, scenarios, plain share, domain balance, thinking on plain requests, turns, levels"
     )
 
 

@@ -88,6 +88,12 @@ def first_tells(one):
     return (first, *one.thoughts[1:])
 
 
+def past_each_other(one):
+    """No two thoughts share a word."""
+    return tuple(thought.model_copy(update={"thought": f"{letter * 8} {letter * 9} {one.id}", "friction": ""})
+                 for letter, thought in zip("abcdef", one.thoughts, strict=True))  # fmt: skip
+
+
 def she_wants(one):
     return (one.thoughts[0].model_copy(update={"thought": "What she wants is paint.", "friction": ""}), *one.thoughts[1:])
 
@@ -102,7 +108,7 @@ PLANTED = {
     "long requests": {"user_input": lambda one: one.user_input + " and then once more" * 8 * (one.behaviour == "refuse")},
     "scary words": {"user_input": lambda one: one.user_input + " with poison" * plain(one)},
     "lists in answers": {"answer": lambda one: ("- one\n- two\n" * plain(one)) + one.answer},
-    "no debate": {"thoughts": lambda one: one.thoughts[:4]},
+    "no debate": {"thoughts": past_each_other},
     "thinking on plain requests": {"thoughts": lambda one: one.thoughts[4:6] if plain(one) else one.thoughts},
     "quips at the end": {"answer": lambda one: one.answer + " Paint has its pride."},
     "he or she": {"thoughts": she_wants},
