@@ -412,6 +412,7 @@ def _add_eval(commands: argparse._SubParsersAction) -> None:
     _voice_options(experiments)
     add = experiments.add_argument
     add("--prompts", help=f"prompt file, or {BUNDLED!r}")
+    add("--levels", type=_parts, default=[], metavar="A,B", help=f"only prompts of these levels ({', '.join(LEVELS)})")
     add("-n", type=_positive, default=32, help="prompts of each kind (32)")
     add("--out", type=Path, default=Path("data/results"), help="folder (data/results)")
     add("--only", choices=("dial", "thinking"), help="run one of the two; default: both")

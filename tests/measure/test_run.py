@@ -206,7 +206,7 @@ def test_odd_replies_of_a_server_are_stored(out, monkeypatch, text):
 def test_the_shipped_english_prompts_run_against_a_server():
     with Loopback() as server:
         rows = serve(server, None, short_prompts(load_prompts(), 1))
-    assert {row.about for row in rows} == {"disagree", "clarify", "doubt", "refuse", "pressure"}
+    assert {row.about for row in rows} == {"disagree", "clarify", "doubt", "refuse", "pressure", "plain"}
     assert {row.provenance.language for row in rows} == {"english"}
 
 

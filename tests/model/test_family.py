@@ -63,8 +63,8 @@ def config_parameters(small):
 def test_another_architecture_is_refused_and_told_what_is_known(family):
     assert check_architecture({"model_type": family.model_type}, "It")
     known = (r"It is of architecture 'mistral'; this kit knows 'qwen2' \(Qwen2ForCausalLM\), 'llama' \(LlamaForCausalLM\), "
-             r"'qwen3' \(Qwen3ForCausalLM\)\. Choose a DeepSeek-R1-Distill-Qwen model, a SmolLM2 instruct model, a dense Qwen3 "
-             r"model, or turn the dial to tiny")  # fmt: skip
+             r"'qwen3' \(Qwen3ForCausalLM\), 'smollm3' \(SmolLM3ForCausalLM\)\. Choose a DeepSeek-R1-Distill-Qwen model, "
+             r"a SmolLM2 instruct model, a dense Qwen3 model, SmolLM3, or turn the dial to tiny")  # fmt: skip
     with pytest.raises(PushbackError, match=known):
         check_architecture({"model_type": "mistral"}, "It")
     with pytest.raises(PushbackError, match=r"architecture 'XForSequenceClassification'"):

@@ -184,11 +184,13 @@ PROMISES = {
         assert record.behaviour == "disagree" and len(record.thoughts) == 6
         assert micro.num_rows == 60
         assert Counter(r.behaviour for r in ten) == dict.fromkeys(("disagree", "clarify", "doubt", "refuse", "comply"), 2)
-        assert len(findings) == 21 and all(f.ok for f in findings), [str(f) for f in findings if not f.ok]
+        red = {f.name for f in findings if not f.ok}  # of version 1; `tests/data/test_lesson.py` names them all
+        assert len(findings) == 38 and {"look within pairs", "request gives friction away", "no debate"} <= red, red
+        assert right.mean() > 0.8 and probe.within_pairs([(a.asked, b.asked) for a, b in pairs], "friction").share < 0.6
         assert Path("runs/nb/broken.jsonl").is_file()
-        assert [f.name for f in spoilt_findings if not f.ok] == ["personal data"]
+        assert {f.name for f in spoilt_findings if not f.ok} == red | {"personal data"}
         assert named >= {mail.id, paste.id, rest[-1].id}, named
-        assert len(held) == 21 and all(held)
+        assert held == [f.ok for f in findings]
         assert len(Path("runs/nb/messages.jsonl").read_text(encoding="utf-8").splitlines()) == len(clean["train"])
         assert again == records and len(again) == 900
         assert 0.5 <= sum(r.behaviour == "comply" for r in records) / 900 <= 0.6
