@@ -266,6 +266,12 @@ def run_import(args: argparse.Namespace) -> int:
     return 1 if found.refused else 0
 
 
+def _levels_option(add: Any, what: str) -> None:
+    """`--levels easy,normal`: which of the records or prompts (`of_levels`)."""
+    add("--levels", type=lambda text: [part.strip() for part in text.split(",")], default=[], metavar="A,B",
+        help=f"only {what} of these levels ({', '.join(LEVELS)})")  # fmt: skip
+
+
 def _add_train(commands: argparse._SubParsersAction) -> None:
     train = _command(commands, "train", run_train, "fine-tune a friction adapter with QLoRA; resumes")
     _model_option(train, "size on the dial (tiny, english, 1.5b, 7b, 14b, 32b), Hub id (owner/name@revision) or folder")
@@ -273,7 +279,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     add("--data", help="records to train on (JSON Lines), or a folder with train.jsonl; default: what the size calls for")
     add("--validation", help="records for early stopping; default: validation.jsonl of --data, else what the size calls for")
     add("--drop-long", action="store_true", help="leave out records longer than --max-length; default: they are an error")
-    add("--levels", type=_parts, default=[], metavar="A,B", help=f"only records of these levels ({', '.join(LEVELS)})")
+    _levels_option(add, "records")
     add("--out", type=Path, required=True, help="folder for the adapter")
     add("--resume", action="store_true", help="start from the last checkpoint of this run, if there is one")
     add("--log", choices=LOGS, help="also log there, on this machine; default: nothing is logged")
@@ -283,10 +289,6 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     add("--micro-batch", type=_positive, help="examples in memory at a time, of one process; default: the recipe's")
     add("--learning-rate", type=float, help="default: the recipe's")
     add("--patience", type=int, help="checks of the validation loss without gain before training stops; 0: no checks")
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -412,7 +414,7 @@ def _add_eval(commands: argparse._SubParsersAction) -> None:
     _voice_options(experiments)
     add = experiments.add_argument
     add("--prompts", help=f"prompt file, or {BUNDLED!r}")
-    add("--levels", type=_parts, default=[], metavar="A,B", help=f"only prompts of these levels ({', '.join(LEVELS)})")
+    _levels_option(add, "prompts")
     add("-n", type=_positive, default=32, help="prompts of each kind (32)")
     add("--out", type=Path, default=Path("data/results"), help="folder (data/results)")
     add("--only", choices=("dial", "thinking"), help="run one of the two; default: both")
@@ -427,7 +429,7 @@ def _asking_options(add: Any) -> None:
     add("--system", help="system prompt of both voices on the server; default: the kit's")
     add("--prompts", help=f"file of prompts or of records, or {BUNDLED!r}; default: {BUNDLED} for the tiny model, else "
                           "data/eval/prompts.jsonl; `v1`: those of version 1")  # fmt: skip
-    add("--levels", type=_parts, default=[], metavar="A,B", help=f"only prompts of these levels ({', '.join(LEVELS)})")
+    _levels_option(add, "prompts")
     add("--split", choices=("all", "validation", "test"), default="all", help="part of the prompts; default: all")
     add("-n", type=_positive, help="prompts of each kind; default: all")
 

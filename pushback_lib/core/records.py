@@ -187,6 +187,11 @@ class Record(_Strict):
 
     LATER: ClassVar = ("pair", "level")
 
+    @property
+    def asked(self) -> str:
+        """The request with its earlier turns, one a line."""
+        return asked_text(self.history, self.user_input)
+
     @model_validator(mode="after")
     def _holds_together(self) -> Record:
         if SUBSET_OF.get(self.behaviour, UNLABELLED) != self.subset:
@@ -201,8 +206,14 @@ class Record(_Strict):
             raise ValueError(f"personas are missing, repeated or out of order: {names}")
         least = 6 if self.subset != "plain" and self.level != "easy" else 2 if self.level else 1
         if len(names) < least:
-            raise ValueError(f"{len(names)} thoughts; {self.level} {self.subset} needs {least} or more".replace(";  ", "; "))
+            kind = f"{self.level} {self.subset}".lstrip()
+            raise ValueError(f"{len(names)} thoughts; {kind} needs {least} or more")
         return self
+
+
+def asked_text(history: Iterable[Turn], last: str) -> str:
+    """A request with its earlier turns, one a line."""
+    return "\n".join([*(turn.content for turn in history), last])
 
 
 def of_levels(rows: Sequence[Row], levels: Sequence[str]) -> list[Row]:

@@ -295,8 +295,7 @@ def scenario_leakage(splits: Splits) -> Finding:
     places, holders = defaultdict(set), defaultdict(list)
     for name, records in splits.items():
         for record in records:
-            whole = normal("\n".join([*(turn.content for turn in record.history), record.user_input]))
-            for key in (("scenario", record.scenario), ("request", whole), ("pair", record.pair or record.id)):
+            for key in (("scenario", record.scenario), ("request", normal(record.asked)), ("pair", record.pair or record.id)):
                 places[key].add(name)
                 holders[key].append(record.id)
     leaks = [key for key, names in places.items() if len(names) > 1]

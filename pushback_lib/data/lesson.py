@@ -60,11 +60,6 @@ def text_lessons(splits: Splits) -> list[Finding]:
     return [*(whole if len(splits) > 1 else []), quips(records), pronouns(records), invented(records), overlap(records)]
 
 
-def asked(record: Record) -> str:
-    """The request with its earlier turns, one a line."""
-    return "\n".join([*(turn.content for turn in record.history), record.user_input])
-
-
 # Probes
 
 
@@ -75,7 +70,7 @@ def probe_checks(splits: Splits) -> list[Finding]:
     if len(records) < 200 or len(set(kinds)) < 2:
         return []
     scenarios = [record.scenario for record in records]
-    behaviours, texts = [record.behaviour for record in records], [asked(record) for record in records]
+    behaviours, texts = [record.behaviour for record in records], [record.asked for record in records]
     labels, shares = held_out_shares(texts, behaviours, scenarios)
     thoughts = [record.thoughts[0].thought if record.thoughts else "" for record in records]
     _, first = held_out_shares(thoughts, behaviours, scenarios)
@@ -103,8 +98,8 @@ def _on_test(splits: Splits) -> str:
     if not (splits.get("train") and splits.get("test")):
         return "five behaviours"
     train, test = splits["train"], splits["test"]
-    probe = fit_probe([asked(record) for record in train], [record.behaviour for record in train])
-    found = probe.predict([asked(record) for record in test])
+    probe = fit_probe([record.asked for record in train], [record.behaviour for record in train])
+    found = probe.predict([record.asked for record in test])
     right = sum(label == record.behaviour for label, record in zip(found, test, strict=True))
     return f"five behaviours; trained on train, asked on test: {wilson(right, len(test))}"
 
@@ -187,7 +182,7 @@ def debates(records: Sequence[Record]) -> Finding:
 
 
 def _takes_up(record: Record) -> bool:
-    asked_about, heard = _stems(asked(record)), set()
+    asked_about, heard = _stems(record.asked), set()
     for thought in record.thoughts:
         own = _stems(thought.thought)
         if heard and (_REFERS.search(thought.thought) or own & heard - asked_about):
@@ -241,7 +236,7 @@ def pronouns(records: Sequence[Record]) -> Finding:
     """Thoughts that say "he" or "she" where the request names no person."""
     ids = tuple(
         record.id for record in records
-        if any(_PRONOUN.search(one.thought) for one in record.thoughts) and not _PERSON.search(_inner(asked(record)))
+        if any(_PRONOUN.search(one.thought) for one in record.thoughts) and not _PERSON.search(_inner(record.asked))
     )  # fmt: skip
     detail = 'records whose thoughts say "he" or "she" of nobody in the request: made up'
     return Finding("he or she", len(ids), int(PRONOUNS * len(records)), ids, detail)
@@ -256,7 +251,7 @@ def invented(records: Sequence[Record]) -> Finding:
     """For reading: names and numbers in thoughts or answer that the request has not; they may be knowledge, or made up."""
     ids = []
     for record in records:
-        known, said = asked(record), "\n".join([*(one.thought for one in record.thoughts), record.answer])
+        known, said = record.asked, "\n".join([*(one.thought for one in record.thoughts), record.answer])
         names = {name for name in _NAME.findall(said) if name not in " ".join(PERSONA_NAMES)}
         numbers = set(_NUMBER.findall(said)) - set(_NUMBER.findall(known))
         if numbers or any(name.lower() not in known.lower() for name in names):

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ..core.common import __version__
-from ..core.records import Reply, Turn
+from ..core.records import Reply, Turn, asked_text
 from ..model.recipe import TOP_P
 from .markers.find import MARKERS_VERSION, Markers, find_markers
 from .prompts import Language, Prompt, kind_of, language_of, prompt_set_hash
@@ -154,7 +154,7 @@ class Response(_Frozen):
     @property
     def asked(self) -> str:
         """The prompt with its earlier turns, one a line."""
-        return "\n".join([*(turn.content for turn in self.history), self.prompt])
+        return asked_text(self.history, self.prompt)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,18 @@ from pydantic import BaseModel, ConfigDict
 
 from ..core.common import DATA, PushbackError
 from ..core.files import empty_fields, read_jsonl, read_models
-from ..core.records import UNLABELLED, Behaviour, Level, Message, Record, Turn, load_records, of_levels, prompt_messages
+from ..core.records import (
+    UNLABELLED,
+    Behaviour,
+    Level,
+    Message,
+    Record,
+    Turn,
+    asked_text,
+    load_records,
+    of_levels,
+    prompt_messages,
+)  # fmt: skip
 from ..language.corpus import draw_requests
 from ..language.requests import FRICTION_KINDS, Request
 
@@ -65,7 +76,7 @@ class Prompt(BaseModel):
     @property
     def asked(self) -> str:
         """The prompt with its earlier turns, one a line."""
-        return "\n".join([*(turn.content for turn in self.history), self.user_input])
+        return asked_text(self.history, self.user_input)
 
     def messages(self, system: str) -> list[Message]:
         """The conversation that a voice answers."""

@@ -361,12 +361,12 @@ def make_trainer(
 def computes_fast(recipe: Recipe) -> bool:
     """Whether `FastModel` computes the loss: for a base in 16 bit, on a CPU, in one process that keeps its activations.
 
-    And of a family whose blocks it knows.
+    The family must be one whose blocks it knows.
     """
     import torch
 
     large = recipe.four_bit or recipe.checkpointing or torch.cuda.is_available() or guard.processes() > 1
-    return family_for(recipe).fast and not large
+    return not large and family_for(recipe).fast
 
 
 def cast_trainable(model: Any) -> None:

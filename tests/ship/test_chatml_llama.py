@@ -19,7 +19,6 @@ from pushback_lib.model.package import package_file
 from pushback_lib.model.recipe import recipe_for
 from pushback_lib.ship import gguf as writer
 from pushback_lib.ship.gguf import check_kinds, write_gguf
-from pushback_lib.ship.merge import merge_adapter
 from pushback_lib.ship.ollama import Modelfile
 from pushback_lib.ship.run import default_kinds, ship_gguf
 from pushback_lib.train import run
@@ -40,17 +39,6 @@ def adapter(small, tmp_path_factory):
     out = tmp_path_factory.mktemp("adapter") / "adapter"
     run.save_adapter(trainer.model, small, out)
     return out
-
-
-@pytest.fixture(scope="module")
-def merged(small, adapter, tmp_path_factory):
-    return merge_adapter(small, adapter, tmp_path_factory.mktemp("merged") / "merged")
-
-
-@pytest.fixture(scope="module")
-def server(merged, tmp_path_factory):
-    with LlamaCpp(write_gguf(merged, tmp_path_factory.mktemp("gguf") / "x.gguf", "F32"), exact=True) as one:
-        yield one
 
 
 def header(path):

@@ -25,7 +25,7 @@ from pushback_lib.model.voices import load_voices
 from pushback_lib.ship import gguf as writer
 from pushback_lib.ship.gguf import write_gguf
 from pushback_lib.ship.lora import write_lora
-from pushback_lib.ship.merge import Merge, merge_adapter
+from pushback_lib.ship.merge import Merge
 from pushback_lib.ship.ollama import Modelfile
 from pushback_lib.train import run
 
@@ -71,17 +71,6 @@ def adapter(small, tmp_path_factory):
     turned_up = {name: values * (100 if "lora_B" in name else 1) for name, values in tensors.items()}
     save_file(turned_up, path, metadata={"format": "pt"})
     return out
-
-
-@pytest.fixture(scope="module")
-def merged(small, adapter, tmp_path_factory):
-    return merge_adapter(small, adapter, tmp_path_factory.mktemp("merged") / "merged")
-
-
-@pytest.fixture(scope="module")
-def server(merged, tmp_path_factory):
-    with LlamaCpp(write_gguf(merged, tmp_path_factory.mktemp("gguf") / "x.gguf", "F32"), exact=True) as one:
-        yield one
 
 
 @pytest.mark.parametrize("case", CASES)
